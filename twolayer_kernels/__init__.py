@@ -1,0 +1,39 @@
+"""Fused ``Linear -> ReLU -> Linear`` for PyTorch and NumPy: the public names.
+
+Names load on first use, so importing the package costs nothing and
+``twolayer_kernels.numpy`` works where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .dispatch import explain as explain
+    from .modules import FusedLinearReLU as FusedLinearReLU
+    from .modules import FusedTwoLayer as FusedTwoLayer
+    from .modules import TwoLayerNet as TwoLayerNet
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FusedLinearReLU": "modules",
+    "FusedTwoLayer": "modules",
+    "TwoLayerNet": "modules",
+    "explain": "dispatch",
+}
+
+__all__ = ["FusedLinearReLU", "FusedTwoLayer", "TwoLayerNet", "__version__", "explain"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,101 @@
+"""Which backend runs a call, and why: the rule by device and dtype, and explicit choices."""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import checks
+
+# The backend that serves a device when the caller names none. Measurements
+# behind each line are in docs/performance.md.
+_BY_DEVICE = {"cpu": "cpu"}
+_OTHERWISE = "torch"
+
+
+class Choice(NamedTuple):
+    """The backend for a device and dtype, and the reason in a sentence."""
+
+    backend: ModuleType
+    reason: str
+
+
+def _load(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f".backends.{name}", __package__)
+    except ModuleNotFoundError as error:
+        raise NotImplementedError(f"backend={name!r} is not available: {error}") from error
+
+
+@lru_cache(maxsize=None)
+def choose(device_type: str, dtype: torch.dtype, backend: str | None) -> Choice:
+    """The backend for tensors of this device and dtype.
+
+    Raises:
+        TypeError, ValueError: ``backend`` is not one of the known names.
+        NotImplementedError: the named backend cannot run such tensors.
+    """
+    checks.check_backend(backend)
+    if backend is not None:
+        module = _load(backend)
+        problem = module.unsupported(device_type, dtype)
+        if problem is not None:
+            raise NotImplementedError(f"backend={backend!r} cannot run this call: {problem}")
+        return Choice(module, "named by the caller")
+    name = _BY_DEVICE.get(device_type, _OTHERWISE)
+    module = _load(name)
+    problem = module.unsupported(device_type, dtype)
+    if problem is not None:
+        return Choice(_load(_OTHERWISE), problem)
+    if name == _OTHERWISE:
+        return Choice(module, f"no kernel of this library serves {device_type} tensors yet")
+    return Choice(module, f"the fused kernels serve {checks.dtype_name(dtype)} on {device_type}")
+
+
+def backend_for(x: Tensor, backend: str | None) -> ModuleType:
+    return choose(x.device.type, x.dtype, backend).backend
+
+
+def explain(model_or_op: Any, x: Tensor) -> str:
+    """Which backend runs ``model_or_op`` on ``x``, and why: a line for each fused layer in it.
+
+    Args:
+        model_or_op: a module that is or contains ``FusedTwoLayer`` or ``FusedLinearReLU``, or
+            one of the functions of :mod:`twolayer_kernels.functional`.
+        x: the input, for its device, dtype and shape.
+
+    Raises:
+        TypeError: ``model_or_op`` is neither, or ``x`` is no tensor.
+    """
+    from . import functional, modules  # explain speaks of the rooms above; nothing here runs them
+
+    if not isinstance(x, Tensor):
+        raise TypeError(f"explain: x must be a torch.Tensor, got {type(x).__name__}")
+    fused = (modules.FusedTwoLayer, modules.FusedLinearReLU)
+    if model_or_op in (functional.two_layer, functional.linear_relu):
+        sites = [(model_or_op.__name__, None)]
+    elif isinstance(model_or_op, torch.nn.Module):
+        sites = [
+            (name or type(module).__name__, module.backend)
+            for name, module in model_or_op.named_modules()
+            if isinstance(module, fused)
+        ]
+    else:
+        raise TypeError(
+            "explain: model_or_op must be a torch.nn.Module or a function of"
+            f" twolayer_kernels.functional, got {type(model_or_op).__name__}"
+        )
+    if not sites:
+        return "no fused layer in this model: every layer runs as it is written"
+    lines = []
+    for name, backend in sites:
+        choice = choose(x.device.type, x.dtype, backend)
+        kernel = choice.backend.__name__.rpartition(".")[2]
+        detail = getattr(choice.backend, "describe", lambda: "")()
+        lines.append(f"{name}: {kernel}{detail} ({choice.reason})")
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""The public functions: check, pick a backend, and run with or without autograd."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import autograd, checks, dispatch
+
+
+def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The arguments in the dtype that autocast asks of a matrix product, as ``nn.Linear`` does."""
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return tuple(
+        t.to(dtype) if isinstance(t, Tensor) and t.dtype != torch.float64 else t
+        for t in (x, *others)
+    )
+
+
+def _autocast_enabled(x: object) -> bool:
+    return isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type)
+
+
+def two_layer(
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None = None,
+    b2: Tensor | None = None,
+    *,
+    recompute: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Two linear layers with a ReLU between them: ``y = relu(x w1^T + b1) w2^T + b2``.
+
+    Args:
+        x: ``(..., in_features)``; float32, float64, bfloat16 or float16, any strides.
+        w1: ``(hidden_features, in_features)``, dtype and device of ``x``.
+        w2: ``(out_features, hidden_features)``, dtype and device of ``x``.
+        b1: ``(hidden_features,)`` or ``None``.
+        b2: ``(out_features,)`` or ``None``.
+        recompute: keep only ``x`` for backward and compute the activation again there;
+            saves ``batch * hidden_features`` elements for one more matrix product.
+        backend: ``None`` picks by :mod:`twolayer_kernels.dispatch`; ``"cpu"``, ``"triton"``,
+            ``"torch"`` and ``"reference"`` (float64 inside) are used or refused, never replaced.
+
+    Returns:
+        ``(..., out_features)``, dtype and device of ``x``.
+
+    Raises:
+        TypeError: an argument is no tensor, or of another dtype than ``x``.
+        ValueError: a shape or device does not fit, or ``backend`` is unknown.
+        NotImplementedError: the named backend cannot run these tensors.
+
+    Source: backward is the chain rule, ``dh = (dy w2) * (a > 0)``, ``dw2 = dy^T a``,
+    ``dw1 = dh^T x``, ``dx = dh w1``; the gradient at exactly 0 is 0, as in ``torch.relu``.
+
+    Example:
+        >>> import torch
+        >>> from twolayer_kernels.functional import two_layer
+        >>> two_layer(torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 4))
+        tensor([[12.],
+                [12.]])
+    """
+    if _autocast_enabled(x):
+        x, w1, w2, b1, b2 = _autocast(x, w1, w2, b1, b2)  # type: ignore[assignment]
+    checks.check_two_layer(x, w1, w2, b1, b2)
+    chosen = dispatch.backend_for(x, backend)
+    x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    needs_graph = torch.is_grad_enabled() and (
+        x.requires_grad
+        or w1.requires_grad
+        or w2.requires_grad
+        or (b1 is not None and b1.requires_grad)
+        or (b2 is not None and b2.requires_grad)
+    )
+    if needs_graph:
+        y = autograd.TwoLayer.apply(x2d, w1, w2, b1, b2, chosen, recompute)
+    else:
+        y, _ = chosen.two_layer_forward(x2d, w1, w2, b1, b2, False)
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
+
+
+def linear_relu(
+    x: Tensor, w: Tensor, b: Tensor | None = None, *, backend: str | None = None
+) -> Tensor:
+    """One linear layer and its ReLU: ``a = relu(x w^T + b)``.
+
+    Args:
+        x: ``(..., in_features)``; float32, float64, bfloat16 or float16, any strides.
+        w: ``(out_features, in_features)``, dtype and device of ``x``.
+        b: ``(out_features,)`` or ``None``.
+        backend: as for :func:`two_layer`.
+
+    Returns:
+        ``(..., out_features)``, dtype and device of ``x``. NaN stays NaN.
+
+    Raises:
+        TypeError, ValueError, NotImplementedError: as for :func:`two_layer`.
+
+    Example:
+        >>> import torch
+        >>> from twolayer_kernels.functional import linear_relu
+        >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
+        tensor([[1., 0.]])
+    """
+    if _autocast_enabled(x):
+        x, w, b = _autocast(x, w, b)  # type: ignore[assignment]
+    checks.check_linear_relu(x, w, b)
+    chosen = dispatch.backend_for(x, backend)
+    x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    if torch.is_grad_enabled() and (
+        x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)
+    ):
+        a = autograd.LinearReLU.apply(x2d, w, b, chosen)
+    else:
+        a = chosen.linear_relu_forward(x2d, w, b)
+    return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
