@@ -1,0 +1,59 @@
+// What is compiled once per instruction set, and the choice of one at run time.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "matmul.h"
+#include "types.h"
+
+namespace twolayer {
+
+template <class T>
+struct KernelsOf {
+  Index lanes;  // elements of one vector register of the type that T is summed in
+
+  // The block rows x cols of a product whose C has a unit column stride, on the calling thread.
+  // row_sum and col_sum point to this thread's own sums, indexed as in the whole product.
+  void (*matmul_block)(const Matmul<T>&, Range rows, Range cols, double* row_sum, double* col_sum);
+
+  // out = grad where !(a <= 0), else 0, and col_sum += its column sums (where not null).
+  void (*masked_copy)(Index rows, Index cols, Matrix<const T> grad, Matrix<const T> a,
+                      Matrix<T> out, double* col_sum);
+
+  // col_sum += sums over the rows.
+  void (*column_sums)(Index rows, Index cols, Matrix<const T> x, double* col_sum);
+
+  // out[i] = sums[i], rounded once.
+  void (*round_sums)(Index size, const double* sums, T* out);
+};
+
+struct Kernels {
+  const char* name;
+  bool (*supported)();
+  KernelsOf<float> f32;
+  KernelsOf<double> f64;
+  KernelsOf<bfloat16> bf16;
+  KernelsOf<float16> f16;
+
+  template <class T>
+  const KernelsOf<T>& of() const;
+};
+
+template <>
+inline const KernelsOf<float>& Kernels::of() const { return f32; }
+template <>
+inline const KernelsOf<double>& Kernels::of() const { return f64; }
+template <>
+inline const KernelsOf<bfloat16>& Kernels::of() const { return bf16; }
+template <>
+inline const KernelsOf<float16>& Kernels::of() const { return f16; }
+
+// The set in use: the best that this machine runs, or the one that the environment variable
+// TWOLAYER_ISA names. Throws std::runtime_error where that one is unknown or cannot run here.
+const Kernels& kernels();
+
+// Those this machine can run, best first.
+std::vector<std::string> instruction_sets();
+
+}  // namespace twolayer

@@ -1,0 +1,99 @@
+// A blocked product shared by threads: which side of C is split, and the sums that they bring back.
+#include "matmul.h"
+
+#include <omp.h>
+
+#include <exception>
+#include <vector>
+
+#include "kernels.h"
+
+namespace twolayer {
+
+namespace {
+
+// Multiply-adds that one thread finishes in about the time that waking a second one takes.
+constexpr Index WORK_PER_THREAD = 100000;
+// Packing an element of B costs about as much as this many lanes of multiply-adds.
+constexpr Index PACK_COST = 12;
+
+Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+
+struct Grid {
+  Index rows = 1, cols = 1;
+};
+
+// The grid of threads over C with the least work in its largest block, where each thread packs
+// the columns of B that it uses. Columns are dealt in whole vectors.
+Grid choose_grid(Index M, Index N, Index K, Index lanes, int threads) {
+  const Index useful = M * N * K / WORK_PER_THREAD;
+  const Index count = useful < threads ? (useful < 1 ? 1 : useful) : threads;
+  Grid best;
+  Index best_cost = -1;
+  for (Index rows = 1; rows <= count; ++rows) {
+    const Index cols = count / rows;
+    const Index block_rows = ceil_div(M, rows);
+    const Index block_cols = ceil_div(ceil_div(N, lanes), cols) * lanes;
+    const Index cost = block_cols * (block_rows + PACK_COST);
+    if (best_cost < 0 || cost < best_cost) {
+      best_cost = cost;
+      best = {rows, cols};
+    }
+  }
+  return best;
+}
+
+Range part(Index size, Index count, Index index) {
+  return {size * index / count, size * (index + 1) / count};
+}
+
+}  // namespace
+
+template <class T>
+void matmul(const Matmul<T>& problem, int threads) {
+  if (problem.c.col_stride != 1 && problem.N > 1) return matmul(transposed(problem), threads);
+  const Matmul<T>& p = problem;
+  if (p.M == 0 || p.N == 0) return;
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  const Grid grid = choose_grid(p.M, p.N, p.K, kernel.lanes, threads);
+  const Index count = grid.rows * grid.cols;
+  if (count == 1) {
+    return kernel.matmul_block(p, {0, p.M}, {0, p.N}, p.row_sum, p.col_sum);
+  }
+  // Row sums of a row that is split among threads, and column sums likewise, come back in one
+  // copy per part and are added in the order of the parts.
+  std::vector<double> row_sums(p.row_sum ? p.M * grid.cols : 0);
+  std::vector<double> col_sums(p.col_sum ? p.N * grid.rows : 0);
+  const Index vectors = ceil_div(p.N, kernel.lanes);
+  std::exception_ptr error;
+#pragma omp parallel for num_threads(int(count)) schedule(static, 1)
+  for (Index index = 0; index < count; ++index) {
+    const Index row = index / grid.cols, col = index % grid.cols;
+    const Range rows = part(p.M, grid.rows, row);
+    const Range v = part(vectors, grid.cols, col);
+    const Index end = v.end * kernel.lanes;
+    const Range cols = {v.begin * kernel.lanes, end < p.N ? end : p.N};
+    if (rows.size() <= 0 || cols.size() <= 0) continue;
+    try {
+      kernel.matmul_block(p, rows, cols, p.row_sum ? row_sums.data() + col * p.M : nullptr,
+                          p.col_sum ? col_sums.data() + row * p.N : nullptr);
+    } catch (...) {
+#pragma omp critical
+      error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  if (p.row_sum) {
+    for (Index i = 0; i < Index(row_sums.size()); ++i) p.row_sum[i % p.M] += row_sums[i];
+  }
+  if (p.col_sum) {
+    for (Index i = 0; i < Index(col_sums.size()); ++i) p.col_sum[i % p.N] += col_sums[i];
+  }
+}
+
+template void matmul(const Matmul<float>&, int);
+template void matmul(const Matmul<double>&, int);
+template void matmul(const Matmul<bfloat16>&, int);
+template void matmul(const Matmul<float16>&, int);
+
+}  // namespace twolayer

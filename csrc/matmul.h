@@ -1,0 +1,51 @@
+// The contract of the blocked matrix product: C = epilogue(A B), and how it is shared by threads.
+#pragma once
+
+#include "types.h"
+
+namespace twolayer {
+
+// M, N, K: rows of C, columns of C, length of the sums.
+// One of C's strides must be 1; `mask` must have its unit stride on the same side.
+template <class T>
+struct Matmul {
+  Index M = 0, N = 0, K = 0;
+  Matrix<const T> a;  // M x K
+  Matrix<const T> b;  // K x N
+  Matrix<T> c;        // M x N
+
+  // Epilogue, in this order, on the finished sums.
+  Vector<const T> row_bias;  // added to every element of row m
+  Vector<const T> col_bias;  // added to every element of column n
+  bool relu = false;         // NaN stays NaN
+  Matrix<const T> mask;      // M x N: zero where mask <= 0, so a NaN in the mask lets pass
+  double* row_sum = nullptr; // M: += sum over the row of what is stored
+  double* col_sum = nullptr; // N: += sum over the column of what is stored
+
+  // A sum over K may be spread over several calls: `resume` starts from what the last call left
+  // behind, `suspend` leaves sums behind and runs no epilogue. They are kept in C where C's type
+  // can hold them, else in `partial` (M x N, oriented as C).
+  bool resume = false;
+  bool suspend = false;
+  Matrix<Sum<T>> partial;
+};
+
+// The same product seen from the other side: C^T = B^T A^T.
+template <class T>
+Matmul<T> transposed(const Matmul<T>& p) {
+  Matmul<T> t = p;
+  t.M = p.N, t.N = p.M;
+  t.a = p.b.transposed(), t.b = p.a.transposed(), t.c = p.c.transposed();
+  t.row_bias = p.col_bias, t.col_bias = p.row_bias;
+  t.mask = p.mask.transposed();
+  t.row_sum = p.col_sum, t.col_sum = p.row_sum;
+  t.partial = p.partial.transposed();
+  return t;
+}
+
+// Runs the product on at most `threads` threads. The result does not depend on the run, and in
+// C not on the number of threads either; row_sum and col_sum depend on it in the last bits.
+template <class T>
+void matmul(const Matmul<T>& problem, int threads);
+
+}  // namespace twolayer

@@ -1,0 +1,195 @@
+// The loops around the tile: what stays in which cache, for the block of C that one thread owns.
+//
+// Included only by the kernels_*.cpp files, inside their namespace.
+
+// B is packed into blocks of BLOCK_K x BLOCK_N (512 KB, half of a 1 MB L2); a tile's rows of A
+// (6 x 512 floats, 12 KB) stay in L1 while it walks along the block.
+template <class S>
+constexpr Index BLOCK_K = 512;
+template <class S>
+constexpr Index BLOCK_N = 1024 / sizeof(S);
+// Rows whose copy of A is made at a time, and rows whose 16-bit results wait in float.
+constexpr Index BLOCK_COPY_M = 96;
+constexpr Index BLOCK_PARTIAL_M = 240;
+// Tiles added into a column sum in float before they are added to the double behind it.
+constexpr int COL_SUM_TILES = 32;
+
+// Part `index` of `count` nearly equal parts of [0, size).
+inline Range part(Index size, Index count, Index index) {
+  const Index base = size / count, extra = size % count;
+  const Index begin = index * base + (index < extra ? index : extra);
+  return {begin, begin + base + (index < extra)};
+}
+
+inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+
+// Memory that a thread keeps between calls. Its size has a bound, see the sums of the blocks.
+template <class S>
+S* scratch(int which, Index count) {
+  static thread_local ScratchBuffer buffers[4];
+  return static_cast<S*>(buffers[which].at_least(count * Index(sizeof(S))));
+}
+
+// Rows at a large power of two apart fall into the same sets of the cache: copy such blocks.
+template <class T>
+bool needs_copy(const Matrix<const T>& a) {
+  if constexpr (sizeof(T) != sizeof(Sum<T>)) return true;
+  return a.row_stride == 1 && (a.col_stride * Index(sizeof(T))) % 4096 == 0 && a.col_stride != 0;
+}
+
+template <class T>
+class BlockedMatmul {
+  using S = Sum<T>;
+  static constexpr int L = lanes<S>;
+  static constexpr bool sums_fit_c = sizeof(T) == sizeof(S);
+
+ public:
+  BlockedMatmul(const Matmul<T>& problem, double* row_sum, double* col_sum)
+      : p(problem), row_sum(row_sum), col_sum(col_sum) {}
+
+  void run(Range rows, Range cols) {
+    const Index vectors = ceil_div(cols.size(), L);
+    const Index blocks = ceil_div(vectors, BLOCK_N<S> / L);
+    for (Index block = 0; block < blocks; ++block) {
+      const Range v = part(vectors, blocks, block);
+      const Index end = cols.begin + v.end * L;
+      run_columns(rows, {cols.begin + v.begin * L, end < cols.end ? end : cols.end});
+    }
+  }
+
+ private:
+  void run_columns(Range rows, Range cols) {
+    const Index width = ceil_div(cols.size(), L) * L;
+    col_bias = nullptr;
+    if (p.col_bias) {
+      S* bias = scratch<S>(0, BLOCK_N<S>);
+      for (Index n = 0; n < width; ++n) {
+        const Index column = cols.begin + n;
+        bias[n] = column < cols.end ? widen_one(p.col_bias.data + column * p.col_bias.stride) : 0;
+      }
+      col_bias = bias;
+    }
+    tile_col_sum = nullptr;
+    if (col_sum) {
+      tile_col_sum = scratch<S>(1, BLOCK_N<S>);
+      for (Index n = 0; n < width; ++n) tile_col_sum[n] = 0;
+    }
+    // Sums that do not fit C's type wait in float, if more than one block of K or call adds to them.
+    const bool waits = !sums_fit_c && !p.partial && p.K > BLOCK_K<S>;
+    const Index step = waits ? BLOCK_PARTIAL_M : rows.size();
+    for (Index m = rows.begin; m < rows.end; m += step) {
+      run_rows({m, m + step < rows.end ? m + step : rows.end}, cols, waits);
+    }
+    if (col_sum) flush_col_sum(cols);
+  }
+
+  // All of K for a block of C.
+  void run_rows(Range rows, Range cols, bool waits) {
+    const Index blocks = p.K == 0 ? 1 : ceil_div(p.K, BLOCK_K<S>);
+    if constexpr (sums_fit_c) {
+      partial = {reinterpret_cast<S*>(p.c.data), p.c.row_stride, 1};
+    } else if (waits) {
+      S* wait = scratch<S>(2, BLOCK_PARTIAL_M * BLOCK_N<S>);
+      partial = {wait - rows.begin * BLOCK_N<S> - cols.begin, BLOCK_N<S>, 1};
+    } else {
+      partial = p.partial;
+    }
+    for (Index block = 0; block < blocks; ++block) {
+      first_k_block = block == 0;
+      last_k_block = block == blocks - 1;
+      run_depth(rows, cols, part(p.K, blocks, block));
+    }
+  }
+
+  // One block of K: pack B, then walk the tiles.
+  void run_depth(Range rows, Range cols, Range depth) {
+    const Index K = depth.size();
+    const Index vectors = ceil_div(cols.size(), L);
+    const Index panels = ceil_div(vectors, MAX_NV);
+    // The copy of A stands behind the block of B.
+    const Index packed_size = BLOCK_K<S> * BLOCK_N<S>;
+    S* packed = scratch<S>(3, packed_size + BLOCK_K<S> * BLOCK_COPY_M);
+    const Matrix<const T> b = {p.b.data + depth.begin * p.b.row_stride, p.b.row_stride,
+                               p.b.col_stride};
+    for (Index panel = 0; panel < panels; ++panel) {
+      const Range v = part(vectors, panels, panel);
+      const Index n = cols.begin + v.begin * L;
+      const Index width = v.size() * L;
+      const Index left = cols.end - n;
+      pack_panel<T>(K, left < width ? left : width, width,
+                    {b.data + n * b.col_stride, b.row_stride, b.col_stride},
+                    packed + v.begin * L * K);
+    }
+    const Matrix<const T> a = {p.a.data + depth.begin * p.a.col_stride, p.a.row_stride,
+                               p.a.col_stride};
+    if (needs_copy(p.a)) {
+      const Index blocks = ceil_div(rows.size(), BLOCK_COPY_M);
+      for (Index block = 0; block < blocks; ++block) {
+        const Range r = part(rows.size(), blocks, block);
+        const Range m = {rows.begin + r.begin, rows.begin + r.end};
+        const auto copy = pack_rows<T>(m.size(), K, a.from_row(m.begin), packed + packed_size);
+        run_tiles(m, cols, K, copy, packed);
+      }
+    } else if constexpr (sums_fit_c) {
+      run_tiles(rows, cols, K, a.from_row(rows.begin), packed);
+    }
+  }
+
+  // a: the rows of A from rows.begin on.
+  void run_tiles(Range rows, Range cols, Index K, Matrix<const S> a, const S* packed) {
+    const Index vectors = ceil_div(cols.size(), L);
+    const Index panels = ceil_div(vectors, MAX_NV);
+    const Index heights = ceil_div(rows.size(), MAX_MR);
+    TileStore<T> out = {};
+    out.add_partial = !first_k_block || p.resume;
+    out.finish = last_k_block && !p.suspend;
+    out.partial_stride = partial.row_stride;
+    out.c_stride = p.c.row_stride;
+    out.relu = p.relu;
+    out.mask_stride = p.mask.row_stride;
+    for (Index height = 0; height < heights; ++height) {
+      const Range r = part(rows.size(), heights, height);
+      const Index m = rows.begin + r.begin;
+      out.row_bias = {p.row_bias ? p.row_bias.data + m * p.row_bias.stride : nullptr,
+                      p.row_bias.stride};
+      out.row_sum = row_sum ? row_sum + m : nullptr;
+      for (Index panel = 0; panel < panels; ++panel) {
+        const Range v = part(vectors, panels, panel);
+        const Index n = cols.begin + v.begin * L;
+        const Index last = cols.end - (n + (v.size() - 1) * L);
+        out.last_lanes = int(last < L ? last : L);
+        out.partial = partial ? partial.data + m * partial.row_stride + n : nullptr;
+        out.c = p.c.data + m * p.c.row_stride + n;
+        out.col_bias = col_bias ? col_bias + v.begin * L : nullptr;
+        out.mask = p.mask ? p.mask.data + m * p.mask.row_stride + n : nullptr;
+        out.col_sum = tile_col_sum ? tile_col_sum + v.begin * L : nullptr;
+        tiles<T>.at[r.size() - 1][v.size() - 1](K, a.data + r.begin * a.row_stride, a.row_stride,
+                                                a.col_stride, packed + v.begin * L * K, out);
+      }
+      if (tile_col_sum && out.finish && height % COL_SUM_TILES == COL_SUM_TILES - 1) {
+        flush_col_sum(cols);
+      }
+    }
+  }
+
+  void flush_col_sum(Range cols) {
+    for (Index n = cols.begin; n < cols.end; ++n) {
+      col_sum[n] += tile_col_sum[n - cols.begin];
+      tile_col_sum[n - cols.begin] = 0;
+    }
+  }
+
+  const Matmul<T>& p;
+  double* row_sum;
+  double* col_sum;
+  S* col_bias = nullptr;
+  S* tile_col_sum = nullptr;
+  Matrix<S> partial;
+  bool first_k_block = true, last_k_block = true;
+};
+
+template <class T>
+void matmul_block(const Matmul<T>& problem, Range rows, Range cols, double* row_sum,
+                  double* col_sum) {
+  BlockedMatmul<T>(problem, row_sum, col_sum).run(rows, cols);
+}

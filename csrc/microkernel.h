@@ -1,0 +1,135 @@
+// The register tile: MR rows x NV vectors of C, and the epilogue on the way out of the registers.
+//
+// Included only by the kernels_*.cpp files, inside their namespace.
+
+// Tile limits: accumulators, the vectors of B and one broadcast of A fill the register file.
+#if defined(__AVX512F__)
+constexpr int MAX_MR = 6, MAX_NV = 4;  // 24 of 32 registers
+#else
+constexpr int MAX_MR = 6, MAX_NV = 2;  // 12 of 16 registers
+#endif
+
+// Where a tile's sums go. Pointers are at the tile's first element; columns are adjacent.
+template <class T>
+struct TileStore {
+  using S = Sum<T>;
+  int last_lanes;  // columns in use of the last vector, 1 .. lanes
+  bool add_partial;
+  bool finish;  // run the epilogue and write c; else leave the sums in `partial`
+  S* partial;
+  Index partial_stride;
+  T* c;
+  Index c_stride;
+  Vector<const T> row_bias;
+  const S* col_bias;  // adjacent, padded with zeros to whole vectors
+  bool relu;
+  const T* mask;
+  Index mask_stride;
+  double* row_sum;
+  S* col_sum;  // adjacent, padded to whole vectors
+};
+
+template <class T, int MR, int NV>
+inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV], const TileStore<T>& out) {
+  using S = Sum<T>;
+  constexpr int L = lanes<S>;
+  const auto used = [&](int j) { return j < NV - 1 ? L : out.last_lanes; };
+
+  if (out.add_partial) {
+    for (int i = 0; i < MR; ++i) {
+      const S* p = out.partial + i * out.partial_stride;
+      for (int j = 0; j < NV; ++j) acc[i][j] += load_first(p + j * L, used(j));
+    }
+  }
+  if (!out.finish) {
+    for (int i = 0; i < MR; ++i) {
+      S* p = out.partial + i * out.partial_stride;
+      for (int j = 0; j < NV; ++j) store_first(p + j * L, acc[i][j], used(j));
+    }
+    return;
+  }
+  if (out.col_bias) {
+    for (int j = 0; j < NV; ++j) {
+      const Vec<S> bias = load(out.col_bias + j * L);
+      for (int i = 0; i < MR; ++i) acc[i][j] += bias;
+    }
+  }
+  if (out.row_bias) {
+    for (int i = 0; i < MR; ++i) {
+      const S bias = widen_one(out.row_bias.data + i * out.row_bias.stride);
+      for (int j = 0; j < NV; ++j) acc[i][j] += bias - Vec<S>{};
+    }
+  }
+  if (out.relu) {
+    for (int i = 0; i < MR; ++i) {
+      for (int j = 0; j < NV; ++j) acc[i][j] = acc[i][j] < 0 ? Vec<S>{} : acc[i][j];
+    }
+  }
+  if (out.mask) {
+    for (int i = 0; i < MR; ++i) {
+      const T* p = out.mask + i * out.mask_stride;
+      for (int j = 0; j < NV; ++j) {
+        acc[i][j] = widen(p + j * L, used(j)) <= 0 ? Vec<S>{} : acc[i][j];
+      }
+    }
+  }
+  for (int i = 0; i < MR; ++i) {
+    T* p = out.c + i * out.c_stride;
+    for (int j = 0; j < NV; ++j) narrow(p + j * L, acc[i][j], used(j));
+  }
+  if (out.col_sum) {
+    for (int j = 0; j < NV; ++j) {
+      Vec<S> sum = acc[0][j];
+      for (int i = 1; i < MR; ++i) sum += acc[i][j];
+      store(out.col_sum + j * L, load(out.col_sum + j * L) + sum);
+    }
+  }
+  if (out.row_sum) {
+    for (int i = 0; i < MR; ++i) {
+      Vec<S> sum = first_lanes<S>(acc[i][NV - 1], out.last_lanes);
+      for (int j = 0; j < NV - 1; ++j) sum += acc[i][j];
+      out.row_sum[i] += horizontal_sum<S>(sum);
+    }
+  }
+}
+
+// a: MR x K with strides; b: a packed panel, K x (NV * lanes).
+template <class T, int MR, int NV>
+void tile(Index K, const Sum<T>* a, Index a_row, Index a_col, const Sum<T>* b,
+          const TileStore<T>& out) {
+  using S = Sum<T>;
+  constexpr int L = lanes<S>;
+  Vec<S> acc[MR][NV] = {};
+  for (Index k = 0; k < K; ++k) {
+    Vec<S> columns[NV];
+    for (int j = 0; j < NV; ++j) columns[j] = load(b + j * L);
+    for (int i = 0; i < MR; ++i) {
+      const Vec<S> element = broadcast(a + i * a_row);
+      for (int j = 0; j < NV; ++j) acc[i][j] += element * columns[j];
+    }
+    a += a_col;
+    b += NV * L;
+  }
+  store_tile<T, MR, NV>(acc, out);
+}
+
+template <class T>
+using TileFn = void (*)(Index K, const Sum<T>* a, Index a_row, Index a_col, const Sum<T>* b,
+                        const TileStore<T>& out);
+
+// The tile of every height and width, tiles[MR - 1][NV - 1]: a block is cut into tiles of nearly
+// equal size, so no remainder runs in a thin one.
+template <class T>
+struct Tiles {
+  TileFn<T> at[MAX_MR][MAX_NV];
+};
+
+template <class T, int... I>
+constexpr Tiles<T> all_tiles(Indices<I...>) {
+  Tiles<T> table = {};
+  ((table.at[I / MAX_NV][I % MAX_NV] = &tile<T, I / MAX_NV + 1, I % MAX_NV + 1>), ...);
+  return table;
+}
+
+template <class T>
+constexpr Tiles<T> tiles = all_tiles<T>(typename CountTo<MAX_MR * MAX_NV>::type{});

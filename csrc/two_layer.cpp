@@ -1,0 +1,248 @@
+// The network's forward and backward, composed from the blocked matrix product.
+#include "two_layer.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels.h"
+#include "matmul.h"
+#include "scratch.h"
+
+namespace twolayer {
+
+namespace {
+
+// The hidden layer of this many bytes is held at a time where it is not kept; the batch is cut
+// into chunks accordingly, but not below the rows that make each product worth its packing.
+constexpr Index HIDDEN_BYTES = 8 << 20;
+constexpr Index MIN_CHUNK = 512;
+// Elements that one thread passes over in about the time that waking a second one takes.
+constexpr Index PASS_PER_THREAD = 20000;
+
+Index chunk_rows(Index batch, Index features, Index element_size) {
+  const Index fitting = HIDDEN_BYTES / std::max<Index>(1, features * element_size);
+  const Index rows = std::max(MIN_CHUNK, fitting);
+  const Index chunks = std::max<Index>(1, (batch + rows - 1) / rows);
+  return std::max<Index>(1, (batch + chunks - 1) / chunks);
+}
+
+template <class T>
+Matrix<T> row_major(T* data, Index cols) {
+  return {data, cols, 1};
+}
+
+// Memory for `rows` x `cols`, kept by the calling thread for its next call.
+template <class T>
+Matrix<T> hidden_scratch(int which, Index rows, Index cols, bool columns_first) {
+  static thread_local ScratchBuffer buffers[2];
+  T* data = static_cast<T*>(buffers[which].at_least(rows * cols * Index(sizeof(T))));
+  return columns_first ? Matrix<T>{data, 1, rows} : Matrix<T>{data, cols, 1};
+}
+
+// Calls fn(range, part) for parts of [0, rows) on several threads.
+template <class Fn>
+void parallel_rows(Index rows, Index count, Fn fn) {
+  if (count <= 1) return fn(Range{0, rows}, Index(0));
+#pragma omp parallel for num_threads(int(count)) schedule(static, 1)
+  for (Index i = 0; i < count; ++i) fn(Range{rows * i / count, rows * (i + 1) / count}, i);
+}
+
+Index threads_for_pass(Index rows, Index cols, int threads) {
+  const Index useful = std::min(rows, rows * cols / PASS_PER_THREAD);
+  return std::max<Index>(1, std::min<Index>(threads, useful));
+}
+
+// Adds the sums of each part, in the order of the parts.
+void add_parts(const std::vector<double>& parts, std::vector<double>& sums) {
+  for (std::size_t i = 0; i < parts.size(); ++i) sums[i % sums.size()] += parts[i];
+}
+
+// out = sum over the rows of x.
+template <class T>
+void bias_gradient(Index rows, Index cols, Matrix<const T> x, T* out, int threads) {
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  const Index count = threads_for_pass(rows, cols, threads);
+  std::vector<double> parts(count * cols), sums(cols);
+  parallel_rows(rows, count, [&](Range r, Index part) {
+    kernel.column_sums(r.size(), cols, x.from_row(r.begin), parts.data() + part * cols);
+  });
+  add_parts(parts, sums);
+  kernel.round_sums(cols, sums.data(), out);
+}
+
+// dh = grad where a > 0, with its column sums added to `sums` where wanted.
+template <class T>
+void mask_gradient(Index rows, Index cols, Matrix<const T> grad, Matrix<const T> a, Matrix<T> dh,
+                   std::vector<double>* sums, int threads) {
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  const Index count = threads_for_pass(rows, cols, threads);
+  std::vector<double> parts(sums ? count * cols : 0);
+  parallel_rows(rows, count, [&](Range r, Index part) {
+    kernel.masked_copy(r.size(), cols, grad.from_row(r.begin), a.from_row(r.begin),
+                       dh.from_row(r.begin), sums ? parts.data() + part * cols : nullptr);
+  });
+  if (sums) add_parts(parts, *sums);
+}
+
+// relu(x w^T + b) or x w^T + b.
+template <class T>
+void linear(Index batch, Index in_features, Index out_features, Matrix<const T> x,
+            Matrix<const T> w, Vector<const T> b, bool relu, Matrix<T> out, int threads) {
+  Matmul<T> p;
+  p.M = batch, p.N = out_features, p.K = in_features;
+  p.a = x, p.b = w.transposed(), p.c = out;
+  p.col_bias = b;
+  p.relu = relu;
+  matmul(p, threads);
+}
+
+// A weight gradient grad^T x that is added up over chunks of the batch.
+template <class T>
+class WeightGradient {
+ public:
+  // rows x cols: the weight's shape. `chunked`: more than one call to add() will come.
+  WeightGradient(T* grad, Index rows, Index cols, bool chunked) {
+    p.M = rows, p.N = cols;
+    p.c = row_major(grad, cols);
+    if (grad != nullptr && chunked && sizeof(T) != sizeof(Sum<T>)) {
+      sums.resize(rows * cols);
+      p.partial = row_major(sums.data(), cols);
+    }
+  }
+
+  explicit operator bool() const { return bool(p.c); }
+
+  void add(Index batch, Matrix<const T> grad, Matrix<const T> x, bool last, int threads) {
+    p.K = batch;
+    p.a = grad.transposed(), p.b = x;
+    p.suspend = !last;
+    matmul(p, threads);
+    p.resume = true;
+  }
+
+ private:
+  Matmul<T> p;
+  std::vector<Sum<T>> sums;
+};
+
+}  // namespace
+
+template <class T>
+bool features_first(Index batch, Index hidden_features) {
+  // Lanes of work per unit of the sum: rows x columns rounded up to whole vectors, and packing
+  // the operand whose elements run along the vectors.
+  constexpr Index PACK_COST = 12;
+  const Index lanes = kernels().of<T>().lanes;
+  const auto whole = [lanes](Index n) { return (n + lanes - 1) / lanes * lanes; };
+  const Index batch_along = whole(batch) * (hidden_features + PACK_COST);
+  const Index hidden_along = whole(hidden_features) * (batch + PACK_COST);
+  return batch_along < hidden_along;
+}
+
+template <class T>
+void linear_relu_forward(const LinearReluForward<T>& f, int threads) {
+  linear(f.batch, f.in_features, f.out_features, f.x, f.w, f.b, true, f.a, threads);
+}
+
+template <class T>
+void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
+  const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
+  const Matrix<T> y = row_major(f.y, out);
+  const Index chunk = f.a ? f.shape.batch : chunk_rows(f.shape.batch, hidden, sizeof(T));
+  for (Index row = 0; row < f.shape.batch; row += chunk) {
+    const Index rows = std::min(chunk, f.shape.batch - row);
+    const Matrix<T> a =
+        f.a ? f.a : hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, hidden));
+    linear(rows, f.shape.in_features, hidden, f.x.from_row(row), f.w1, f.b1, true, a, threads);
+    linear<T>(rows, hidden, out, a, f.w2, f.b2, false, y.from_row(row), threads);
+  }
+}
+
+template <class T>
+void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
+  const Index in = f.in_features, out = f.out_features;
+  const Index chunk = chunk_rows(f.batch, out, sizeof(T));
+  WeightGradient<T> grad_w(f.grad_w, out, in, chunk < f.batch);
+  const Matrix<T> grad_x = row_major(f.grad_x, in);
+  std::vector<double> grad_b(f.grad_b ? out : 0);
+  Index row = 0;
+  do {  // once for an empty batch too: its gradients are zeros
+    const Index rows = std::min(chunk, f.batch - row);
+    const Matrix<T> dh = hidden_scratch<T>(1, rows, out, false);
+    mask_gradient<T>(rows, out, f.grad_a.from_row(row), f.a.from_row(row), dh,
+                     f.grad_b ? &grad_b : nullptr, threads);
+    if (grad_w) grad_w.add(rows, dh, f.x.from_row(row), row + rows >= f.batch, threads);
+    if (grad_x) {
+      Matmul<T> p;
+      p.M = rows, p.N = in, p.K = out;
+      p.a = dh, p.b = f.w, p.c = grad_x.from_row(row);
+      matmul(p, threads);
+    }
+    row += rows;
+  } while (row < f.batch);
+  if (f.grad_b) kernels().of<T>().round_sums(out, grad_b.data(), f.grad_b);
+}
+
+template <class T>
+void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
+  const Index batch = f.shape.batch, in = f.shape.in_features;
+  const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
+  const bool first_layer = f.grad_x || f.grad_w1 || f.grad_b1;
+  if (f.grad_b2) bias_gradient(batch, out, f.grad_y, f.grad_b2, threads);
+  if (!first_layer && !f.grad_w2) return;
+
+  const bool recompute = !f.a;
+  const Index chunk = first_layer || recompute ? chunk_rows(batch, hidden, sizeof(T))
+                                               : std::max<Index>(batch, 1);
+  WeightGradient<T> grad_w1(f.grad_w1, hidden, in, chunk < batch);
+  WeightGradient<T> grad_w2(f.grad_w2, out, hidden, chunk < batch);
+  const Matrix<T> grad_x = row_major(f.grad_x, in);
+  std::vector<double> grad_b1(f.grad_b1 ? hidden : 0);
+  Index row = 0;
+  do {  // once for an empty batch too: its gradients are zeros
+    const Index rows = std::min(chunk, batch - row);
+    const bool last = row + rows >= batch;
+    const Matrix<const T> grad_y = f.grad_y.from_row(row);
+    Matrix<const T> a = f.a.from_row(row);
+    if (recompute) {
+      const Matrix<T> again = hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, hidden));
+      linear(rows, in, hidden, f.x.from_row(row), f.w1, f.b1, true, again, threads);
+      a = again;
+    }
+    if (grad_w2) grad_w2.add(rows, grad_y, a, last, threads);
+    if (first_layer) {
+      const Matrix<T> dh = hidden_scratch<T>(1, rows, hidden, a.col_stride != 1);
+      Matmul<T> p;
+      p.M = rows, p.N = hidden, p.K = out;
+      p.a = grad_y, p.b = f.w2, p.c = dh;
+      p.mask = a;
+      p.col_sum = f.grad_b1 ? grad_b1.data() : nullptr;
+      matmul(p, threads);
+      if (grad_w1) grad_w1.add(rows, dh, f.x.from_row(row), last, threads);
+      if (grad_x) {
+        Matmul<T> q;
+        q.M = rows, q.N = in, q.K = hidden;
+        q.a = dh, q.b = f.w1, q.c = grad_x.from_row(row);
+        matmul(q, threads);
+      }
+    }
+    row += rows;
+  } while (row < batch);
+  if (f.grad_b1) kernels().of<T>().round_sums(hidden, grad_b1.data(), f.grad_b1);
+}
+
+#define INSTANTIATE(T)                                                   \
+  template bool features_first<T>(Index, Index);                         \
+  template void linear_relu_forward(const LinearReluForward<T>&, int);   \
+  template void linear_relu_backward(const LinearReluBackward<T>&, int); \
+  template void two_layer_forward(const TwoLayerForward<T>&, int);       \
+  template void two_layer_backward(const TwoLayerBackward<T>&, int);
+
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(bfloat16)
+INSTANTIATE(float16)
+
+}  // namespace twolayer
