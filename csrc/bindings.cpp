@@ -3,6 +3,7 @@
 // Tensors come as an address and their strides in elements, so that no torch or NumPy header is
 // needed and one build serves every version of both. The callers (backends/cpu.py and numpy.py)
 // have checked shapes and dtypes.
+#include <omp.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -25,11 +26,16 @@ template <class Fn>
 void for_dtype(int dtype, Fn fn) {
   py::gil_scoped_release release;
   switch (dtype) {
-    case FLOAT32: return fn(float{});
-    case FLOAT64: return fn(double{});
-    case BFLOAT16: return fn(twolayer::bfloat16{});
-    case FLOAT16: return fn(twolayer::float16{});
-    default: throw std::invalid_argument("dtype must be a code of this module");
+    case FLOAT32:
+      return fn(float{});
+    case FLOAT64:
+      return fn(double{});
+    case BFLOAT16:
+      return fn(twolayer::bfloat16{});
+    case FLOAT16:
+      return fn(twolayer::float16{});
+    default:
+      throw std::invalid_argument("dtype must be a code of this module");
   }
 }
 
@@ -48,10 +54,9 @@ Vector<T> vector(Address address, Index stride) {
   return {pointer<T>(address), stride};
 }
 
-void linear_relu_forward(int dtype, int threads, Index batch, Index in_features,
-                         Index out_features, Address x, Index x_row, Index x_col, Address w,
-                         Index w_row, Index w_col, Address b, Index b_stride, Address a,
-                         Index a_row, Index a_col) {
+void linear_relu_forward(int dtype, int threads, Index batch, Index in_features, Index out_features,
+                         Address x, Index x_row, Index x_col, Address w, Index w_row, Index w_col,
+                         Address b, Index b_stride, Address a, Index a_row, Index a_col) {
   for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
     twolayer::linear_relu_forward<T>(
@@ -85,42 +90,40 @@ void two_layer_forward(int dtype, int threads, Index batch, Index in_features,
                        Index b2_stride, Address a, Index a_row, Index a_col, Address y) {
   for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    twolayer::two_layer_forward<T>(
-        {{batch, in_features, hidden_features, out_features},
-         matrix<const T>(x, x_row, x_col),
-         matrix<const T>(w1, w1_row, w1_col),
-         matrix<const T>(w2, w2_row, w2_col),
-         vector<const T>(b1, b1_stride),
-         vector<const T>(b2, b2_stride),
-         matrix<T>(a, a_row, a_col),
-         pointer<T>(y)},
-        threads);
+    twolayer::two_layer_forward<T>({{batch, in_features, hidden_features, out_features},
+                                    matrix<const T>(x, x_row, x_col),
+                                    matrix<const T>(w1, w1_row, w1_col),
+                                    matrix<const T>(w2, w2_row, w2_col),
+                                    vector<const T>(b1, b1_stride),
+                                    vector<const T>(b2, b2_stride),
+                                    matrix<T>(a, a_row, a_col),
+                                    pointer<T>(y)},
+                                   threads);
   });
 }
 
 void two_layer_backward(int dtype, int threads, Index batch, Index in_features,
-                        Index hidden_features, Index out_features, Address grad_y,
-                        Index grad_y_row, Index grad_y_col, Address x, Index x_row, Index x_col,
-                        Address w1, Index w1_row, Index w1_col, Address w2, Index w2_row,
-                        Index w2_col, Address b1, Index b1_stride, Address a, Index a_row,
-                        Index a_col, Address grad_x, Address grad_w1, Address grad_w2,
-                        Address grad_b1, Address grad_b2) {
+                        Index hidden_features, Index out_features, Address grad_y, Index grad_y_row,
+                        Index grad_y_col, Address x, Index x_row, Index x_col, Address w1,
+                        Index w1_row, Index w1_col, Address w2, Index w2_row, Index w2_col,
+                        Address b1, Index b1_stride, Address a, Index a_row, Index a_col,
+                        Address grad_x, Address grad_w1, Address grad_w2, Address grad_b1,
+                        Address grad_b2) {
   for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    twolayer::two_layer_backward<T>(
-        {{batch, in_features, hidden_features, out_features},
-         matrix<const T>(grad_y, grad_y_row, grad_y_col),
-         matrix<const T>(x, x_row, x_col),
-         matrix<const T>(w1, w1_row, w1_col),
-         matrix<const T>(w2, w2_row, w2_col),
-         vector<const T>(b1, b1_stride),
-         matrix<const T>(a, a_row, a_col),
-         pointer<T>(grad_x),
-         pointer<T>(grad_w1),
-         pointer<T>(grad_w2),
-         pointer<T>(grad_b1),
-         pointer<T>(grad_b2)},
-        threads);
+    twolayer::two_layer_backward<T>({{batch, in_features, hidden_features, out_features},
+                                     matrix<const T>(grad_y, grad_y_row, grad_y_col),
+                                     matrix<const T>(x, x_row, x_col),
+                                     matrix<const T>(w1, w1_row, w1_col),
+                                     matrix<const T>(w2, w2_row, w2_col),
+                                     vector<const T>(b1, b1_stride),
+                                     matrix<const T>(a, a_row, a_col),
+                                     pointer<T>(grad_x),
+                                     pointer<T>(grad_w1),
+                                     pointer<T>(grad_w2),
+                                     pointer<T>(grad_b1),
+                                     pointer<T>(grad_b2)},
+                                    threads);
   });
 }
 
@@ -154,8 +157,11 @@ PYBIND11_MODULE(_cpu, m) {
         "Gradients of two_layer; computes the activation again where a is 0.");
   m.def("features_first", &features_first, "dtype"_a, "batch"_a, "hidden_features"_a,
         "Whether the activation is better kept with the samples adjacent in memory.");
-  m.def("instruction_set", [] { return twolayer::kernels().name; },
-        "The instruction set in use; the environment variable TWOLAYER_ISA forces one.");
+  m.def("default_threads", &omp_get_max_threads,
+        "The threads that OpenMP would use: OMP_NUM_THREADS, else one per processor.");
+  m.def(
+      "instruction_set", [] { return twolayer::kernels().name; },
+      "The instruction set in use; the environment variable TWOLAYER_ISA forces one.");
   m.def("instruction_sets", &twolayer::instruction_sets,
         "The instruction sets that this machine can run, best first.");
 }

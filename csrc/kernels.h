@@ -41,13 +41,21 @@ struct Kernels {
 };
 
 template <>
-inline const KernelsOf<float>& Kernels::of() const { return f32; }
+inline const KernelsOf<float>& Kernels::of() const {
+  return f32;
+}
 template <>
-inline const KernelsOf<double>& Kernels::of() const { return f64; }
+inline const KernelsOf<double>& Kernels::of() const {
+  return f64;
+}
 template <>
-inline const KernelsOf<bfloat16>& Kernels::of() const { return bf16; }
+inline const KernelsOf<bfloat16>& Kernels::of() const {
+  return bf16;
+}
 template <>
-inline const KernelsOf<float16>& Kernels::of() const { return f16; }
+inline const KernelsOf<float16>& Kernels::of() const {
+  return f16;
+}
 
 // The set in use: the best that this machine runs, or the one that the environment variable
 // TWOLAYER_ISA names. Throws std::runtime_error where that one is unknown or cannot run here.

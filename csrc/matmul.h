@@ -15,12 +15,12 @@ struct Matmul {
   Matrix<T> c;        // M x N
 
   // Epilogue, in this order, on the finished sums.
-  Vector<const T> row_bias;  // added to every element of row m
-  Vector<const T> col_bias;  // added to every element of column n
-  bool relu = false;         // NaN stays NaN
-  Matrix<const T> mask;      // M x N: zero where mask <= 0, so a NaN in the mask lets pass
-  double* row_sum = nullptr; // M: += sum over the row of what is stored
-  double* col_sum = nullptr; // N: += sum over the column of what is stored
+  Vector<const T> row_bias;   // added to every element of row m
+  Vector<const T> col_bias;   // added to every element of column n
+  bool relu = false;          // NaN stays NaN
+  Matrix<const T> mask;       // M x N: zero where mask <= 0, so a NaN in the mask lets pass
+  double* row_sum = nullptr;  // M: += sum over the row of what is stored
+  double* col_sum = nullptr;  // N: += sum over the column of what is stored
 
   // A sum over K may be spread over several calls: `resume` starts from what the last call left
   // behind, `suspend` leaves sums behind and runs no epilogue. They are kept in C where C's type

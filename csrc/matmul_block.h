@@ -74,7 +74,8 @@ class BlockedMatmul {
       tile_col_sum = scratch<S>(1, BLOCK_N<S>);
       for (Index n = 0; n < width; ++n) tile_col_sum[n] = 0;
     }
-    // Sums that do not fit C's type wait in float, if more than one block of K or call adds to them.
+    // Sums that do not fit C's type wait in float, if more than one block of K or call adds to
+    // them.
     const bool waits = !sums_fit_c && !p.partial && p.K > BLOCK_K<S>;
     const Index step = waits ? BLOCK_PARTIAL_M : rows.size();
     for (Index m = rows.begin; m < rows.end; m += step) {

@@ -24,8 +24,8 @@ void pack_panel(Index K, Index columns, Index width, Matrix<const T> b, Sum<T>* 
         Vec<S> square[L];
 #pragma GCC unroll 16
         for (int j = 0; j < L; ++j) {
-          square[j] = n + j < columns ? widen(b.data + (n + j) * b.col_stride + k, used_k)
-                                      : Vec<S>{};
+          square[j] =
+              n + j < columns ? widen(b.data + (n + j) * b.col_stride + k, used_k) : Vec<S>{};
         }
         transpose<S>(square);
         S* target = panel + k * width + n;

@@ -17,7 +17,10 @@ template <class S>
 constexpr int lanes = VectorType<S>::lanes;
 
 template <class S>
-constexpr int log2_lanes = lanes<S> == 16 ? 4 : lanes<S> == 8 ? 3 : lanes<S> == 4 ? 2 : 1;
+constexpr int log2_lanes = lanes<S> == 16  ? 4
+                           : lanes<S> == 8 ? 3
+                           : lanes<S> == 4 ? 2
+                                           : 1;
 
 // x - 0 is x for every x, so this is one broadcast load; 0 + x is not (x = -0), and costs an add.
 template <class S>

@@ -194,8 +194,8 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
   if (!first_layer && !f.grad_w2) return;
 
   const bool recompute = !f.a;
-  const Index chunk = first_layer || recompute ? chunk_rows(batch, hidden, sizeof(T))
-                                               : std::max<Index>(batch, 1);
+  const Index chunk =
+      first_layer || recompute ? chunk_rows(batch, hidden, sizeof(T)) : std::max<Index>(batch, 1);
   WeightGradient<T> grad_w1(f.grad_w1, hidden, in, chunk < batch);
   WeightGradient<T> grad_w2(f.grad_w2, out, hidden, chunk < batch);
   const Matrix<T> grad_x = row_major(f.grad_x, in);

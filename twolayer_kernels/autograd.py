@@ -36,16 +36,14 @@ class LinearReLU(torch.autograd.Function):
     """``a = relu(x w^T + b)`` for ``x`` of two dimensions."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, backend: ModuleType
-    ) -> Tensor:
-        a = backend.linear_relu_forward(x, w, b)
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, backend: ModuleType) -> Tensor:
+        a: Tensor = backend.linear_relu_forward(x, w, b)
         ctx.save_for_backward(x, w, a)
         ctx.backend = backend
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad_a: Tensor) -> tuple[Gradient, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_a: Tensor) -> tuple[Gradient, ...]:
         x, w, a = ctx.saved_tensors
         needs = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
@@ -74,6 +72,7 @@ class TwoLayer(torch.autograd.Function):
         needs = ctx.needs_input_grad
         first_layer = needs[0] or needs[1] or needs[3]
         keep = not recompute and (first_layer or needs[2])
+        y: Tensor
         y, a = backend.two_layer_forward(x, w1, w2, b1, b2, keep)
         x_is_used = first_layer or (recompute and needs[2])
         ctx.save_for_backward(x if x_is_used else None, w1, w2, b1, a)
@@ -81,13 +80,13 @@ class TwoLayer(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Gradient, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Gradient, ...]:
         x, w1, w2, b1, a = ctx.saved_tensors
         needs = ctx.needs_input_grad[:5]
         if not torch.is_grad_enabled():
             return (*ctx.backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs), None, None)
         if x is not None:
-            a = LinearReLU.apply(x, w1, b1, ctx.backend)
+            a = LinearReLU.apply(x, w1, b1, ctx.backend)  # type: ignore[no-untyped-call]
         grad_w2 = grad_y.T @ a if needs[2] else None
         grad_b2 = grad_y.sum(0) if needs[4] else None
         if not (needs[0] or needs[1] or needs[3]):

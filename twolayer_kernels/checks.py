@@ -1,82 +1,87 @@
 """Validation at the public edge: what a call may be given, said once, before anything is written.
 
 ``TypeError`` is a wrong kind or dtype, ``ValueError`` a wrong shape, device or
-option. Each message names the argument, what was needed and what came.
+option. Each message names the argument, what was needed and what came. The
+rules are the same for torch tensors and NumPy arrays, so neither is imported.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 BACKENDS = ("cpu", "triton", "torch", "reference")
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
+class ArrayChecks(NamedTuple):
+    """The rules for the arrays of one library: their type and the dtypes that have kernels."""
 
+    array_type: type
+    type_name: str
+    dtypes: tuple[Any, ...]
 
-def _check_input(op: str, x: Any) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{op}: x must be a torch.Tensor, got {type(x).__name__}")
-    if x.dtype not in DTYPES:
-        wanted = ", ".join(map(dtype_name, DTYPES))
-        raise TypeError(f"{op}: x must be one of {wanted}, got {dtype_name(x.dtype)}")
-    if x.dim() == 0:
-        raise ValueError(f"{op}: x must have shape (..., in_features), got a scalar")
+    def linear_relu(self, x: Any, w: Any, b: Any) -> None:
+        op = "linear_relu"
+        self._input(op, x)
+        self._weight(op, "w", w, x, x.shape[-1], "out_features, in_features")
+        self._bias(op, "b", b, x, w.shape[0], "out_features")
 
+    def two_layer(self, x: Any, w1: Any, w2: Any, b1: Any, b2: Any) -> None:
+        op = "two_layer"
+        self._input(op, x)
+        self._weight(op, "w1", w1, x, x.shape[-1], "hidden_features, in_features")
+        self._weight(op, "w2", w2, x, w1.shape[0], "out_features, hidden_features")
+        self._bias(op, "b1", b1, x, w1.shape[0], "hidden_features")
+        self._bias(op, "b2", b2, x, w2.shape[0], "out_features")
 
-def _check_like_input(op: str, name: str, value: Any, x: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.dtype != x.dtype:
-        raise TypeError(
-            f"{op}: {name} must have x's dtype {dtype_name(x.dtype)}, got {dtype_name(value.dtype)}"
-        )
-    if value.device != x.device:
-        raise ValueError(f"{op}: {name} must be on x's device {x.device}, got {value.device}")
+    def like(self, op: str, name: str, value: Any, x: Any, shape: tuple[int, ...]) -> None:
+        """``value`` must have x's dtype and device and exactly this shape."""
+        self._like_input(op, name, value, x)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{op}: {name} must have shape {shape}, got {tuple(value.shape)}")
 
+    def _kind(self, op: str, name: str, value: Any) -> None:
+        if not isinstance(value, self.array_type):
+            raise TypeError(f"{op}: {name} must be a {self.type_name}, got {type(value).__name__}")
 
-def _check_weight(op: str, name: str, w: Any, x: Tensor, columns: int, meaning: str) -> None:
-    _check_like_input(op, name, w, x)
-    if w.dim() != 2 or w.shape[1] != columns:
-        raise ValueError(
-            f"{op}: {name} must have shape ({meaning}) with {meaning.split(', ')[1]} = {columns},"
-            f" got {_shape(w)}"
-        )
+    def _input(self, op: str, x: Any) -> None:
+        self._kind(op, "x", x)
+        if x.dtype not in self.dtypes:
+            wanted = ", ".join(map(dtype_name, self.dtypes))
+            raise TypeError(f"{op}: x must be one of {wanted}, got {dtype_name(x.dtype)}")
+        if len(x.shape) == 0:
+            raise ValueError(f"{op}: x must have shape (..., in_features), got a scalar")
 
+    def _like_input(self, op: str, name: str, value: Any, x: Any) -> None:
+        self._kind(op, name, value)
+        if value.dtype != x.dtype:
+            raise TypeError(
+                f"{op}: {name} must have x's dtype {dtype_name(x.dtype)},"
+                f" got {dtype_name(value.dtype)}"
+            )
+        device, wanted = getattr(value, "device", "cpu"), getattr(x, "device", "cpu")
+        if device != wanted:
+            raise ValueError(f"{op}: {name} must be on x's device {wanted}, got {device}")
 
-def _check_bias(op: str, name: str, b: Any, x: Tensor, features: int, meaning: str) -> None:
-    if b is None:
-        return
-    _check_like_input(op, name, b, x)
-    if b.dim() != 1 or b.shape[0] != features:
-        raise ValueError(
-            f"{op}: {name} must have shape ({meaning},) = ({features},), got {_shape(b)}"
-        )
+    def _weight(self, op: str, name: str, w: Any, x: Any, columns: int, meaning: str) -> None:
+        self._like_input(op, name, w, x)
+        if len(w.shape) != 2 or w.shape[1] != columns:
+            raise ValueError(
+                f"{op}: {name} must have shape ({meaning}) with"
+                f" {meaning.split(', ')[1]} = {columns}, got {tuple(w.shape)}"
+            )
 
-
-def check_linear_relu(x: Any, w: Any, b: Any) -> None:
-    op = "linear_relu"
-    _check_input(op, x)
-    _check_weight(op, "w", w, x, x.shape[-1], "out_features, in_features")
-    _check_bias(op, "b", b, x, w.shape[0], "out_features")
-
-
-def check_two_layer(x: Any, w1: Any, w2: Any, b1: Any, b2: Any) -> None:
-    op = "two_layer"
-    _check_input(op, x)
-    _check_weight(op, "w1", w1, x, x.shape[-1], "hidden_features, in_features")
-    _check_weight(op, "w2", w2, x, w1.shape[0], "out_features, hidden_features")
-    _check_bias(op, "b1", b1, x, w1.shape[0], "hidden_features")
-    _check_bias(op, "b2", b2, x, w2.shape[0], "out_features")
+    def _bias(self, op: str, name: str, b: Any, x: Any, features: int, meaning: str) -> None:
+        if b is None:
+            return
+        self._like_input(op, name, b, x)
+        if tuple(b.shape) != (features,):
+            raise ValueError(
+                f"{op}: {name} must have shape ({meaning},) = ({features},), got {tuple(b.shape)}"
+            )
 
 
 def check_backend(backend: Any) -> None:

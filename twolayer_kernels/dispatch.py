@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from functools import lru_cache
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ def _load(name: str) -> ModuleType:
         raise NotImplementedError(f"backend={name!r} is not available: {error}") from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def choose(device_type: str, dtype: torch.dtype, backend: str | None) -> Choice:
     """The backend for tensors of this device and dtype.
 
@@ -78,7 +78,7 @@ def explain(model_or_op: Any, x: Tensor) -> str:
         raise TypeError(f"explain: x must be a torch.Tensor, got {type(x).__name__}")
     fused = (modules.FusedTwoLayer, modules.FusedLinearReLU)
     if model_or_op in (functional.two_layer, functional.linear_relu):
-        sites = [(model_or_op.__name__, None)]
+        sites: list[tuple[str, str | None]] = [(model_or_op.__name__, None)]
     elif isinstance(model_or_op, torch.nn.Module):
         sites = [
             (name or type(module).__name__, module.backend)

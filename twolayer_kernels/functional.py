@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import autograd, checks, dispatch
+from . import autograd, dispatch
+from .checks import ArrayChecks
+
+_CHECKS = ArrayChecks(
+    Tensor, "torch.Tensor", (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+)
 
 
 def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -64,7 +69,7 @@ def two_layer(
     """
     if _autocast_enabled(x):
         x, w1, w2, b1, b2 = _autocast(x, w1, w2, b1, b2)  # type: ignore[assignment]
-    checks.check_two_layer(x, w1, w2, b1, b2)
+    _CHECKS.two_layer(x, w1, w2, b1, b2)
     chosen = dispatch.backend_for(x, backend)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     needs_graph = torch.is_grad_enabled() and (
@@ -75,7 +80,9 @@ def two_layer(
         or (b2 is not None and b2.requires_grad)
     )
     if needs_graph:
-        y = autograd.TwoLayer.apply(x2d, w1, w2, b1, b2, chosen, recompute)
+        y: Tensor = autograd.TwoLayer.apply(  # type: ignore[no-untyped-call]
+            x2d, w1, w2, b1, b2, chosen, recompute
+        )
     else:
         y, _ = chosen.two_layer_forward(x2d, w1, w2, b1, b2, False)
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
@@ -106,13 +113,15 @@ def linear_relu(
     """
     if _autocast_enabled(x):
         x, w, b = _autocast(x, w, b)  # type: ignore[assignment]
-    checks.check_linear_relu(x, w, b)
+    _CHECKS.linear_relu(x, w, b)
     chosen = dispatch.backend_for(x, backend)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     if torch.is_grad_enabled() and (
         x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)
     ):
-        a = autograd.LinearReLU.apply(x2d, w, b, chosen)
+        a: Tensor = autograd.LinearReLU.apply(  # type: ignore[no-untyped-call]
+            x2d, w, b, chosen
+        )
     else:
         a = chosen.linear_relu_forward(x2d, w, b)
     return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])

@@ -9,7 +9,7 @@ from . import checks, functional
 
 
 class TwoLayerNet(nn.Module):
-    """The plain torch network, ``linear2(relu(linear1(x)))``: what the fused module is held against.
+    """The plain torch network, ``linear2(relu(linear1(x)))``: the fused module's baseline.
 
     Args:
         in_features, hidden_features, out_features: widths of the three layers of units.
@@ -34,7 +34,8 @@ class TwoLayerNet(nn.Module):
         self.linear2 = nn.Linear(hidden_features, out_features, bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear2(torch.relu(self.linear1(x)))
+        y: Tensor = self.linear2(torch.relu(self.linear1(x)))
+        return y
 
 
 class FusedTwoLayer(nn.Module):

@@ -14,7 +14,8 @@ def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
 
 
 def _masked(grad: Tensor, a: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward(grad, a, 0)
+    masked: Tensor = torch.ops.aten.threshold_backward(grad, a, 0)
+    return masked
 
 
 def linear_relu_forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -53,10 +54,12 @@ def two_layer_backward(
     a: Tensor | None,
     needs: tuple[bool, bool, bool, bool, bool],
 ) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
-    if a is None and any(needs[:4]):
+    grad_b2 = grad_y.sum(0) if needs[4] else None
+    if not any(needs[:4]):
+        return None, None, None, None, grad_b2
+    if a is None:
         a = linear_relu_forward(x, w1, b1)
     grad_w2 = grad_y.T @ a if needs[2] else None
-    grad_b2 = grad_y.sum(0) if needs[4] else None
     if not (needs[0] or needs[1] or needs[3]):
         return None, None, grad_w2, None, grad_b2
     grad_x, grad_w1, grad_b1 = linear_relu_backward(

@@ -1,0 +1,317 @@
+"""The fused kernels on NumPy arrays; torch is neither needed nor imported.
+
+Weights are ``(out, in)`` as in ``torch.nn.Linear``; for weights kept as
+``(in, out)`` pass their transposed view, ``w.T``, which copies nothing. The
+functions run on ``OMP_NUM_THREADS`` threads, else on one per processor;
+``set_num_threads`` changes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _cpu
+from .checks import ArrayChecks
+
+Array = NDArray[Any]
+Gradient = Array | None
+
+_CODES = {
+    np.dtype(np.float32): _cpu.FLOAT32,
+    np.dtype(np.float64): _cpu.FLOAT64,
+    np.dtype(np.float16): _cpu.FLOAT16,
+}
+_CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(_CODES))
+_threads = _cpu.default_threads()
+
+
+def set_num_threads(threads: int) -> None:
+    """How many threads the functions of this module may use from now on.
+
+    Raises:
+        TypeError, ValueError: ``threads`` is no int, or below 1.
+    """
+    global _threads
+    if isinstance(threads, bool) or not isinstance(threads, int):
+        raise TypeError(f"threads must be an int, got {type(threads).__name__}")
+    if threads < 1:
+        raise ValueError(f"threads must be >= 1, got {threads}")
+    _threads = threads
+
+
+def get_num_threads() -> int:
+    return _threads
+
+
+def _regular(array: Array) -> Array:
+    """``array``, or a copy where its elements do not lie whole elements apart."""
+    itemsize = array.itemsize
+    if array.flags.aligned and all(stride % itemsize == 0 for stride in array.strides):
+        return array
+    return array.copy()
+
+
+def _matrix(array: Array) -> Array:
+    """``array`` with its leading dimensions as one."""
+    rows = int(np.prod(array.shape[:-1], dtype=np.int64))
+    return _regular(array.reshape(rows, array.shape[-1]))
+
+
+def _view(array: Gradient, dims: int) -> tuple[int, ...]:
+    """Address and strides in elements; zeros for an array that is not there."""
+    if array is None:
+        return (0,) * (dims + 1)
+    return (array.ctypes.data, *(stride // array.itemsize for stride in array.strides))
+
+
+def _new(shape: tuple[int, ...], like: Array, wanted: bool = True) -> Gradient:
+    return np.empty(shape, like.dtype) if wanted else None
+
+
+def _address(array: Gradient) -> int:
+    return 0 if array is None else array.ctypes.data
+
+
+def linear_relu(x: Array, w: Array, b: Array | None = None) -> Array:
+    """``a = relu(x w^T + b)``.
+
+    Args:
+        x: ``(..., in_features)``; float32, float64 or float16, any strides.
+        w: ``(out_features, in_features)``, dtype of ``x``.
+        b: ``(out_features,)`` or ``None``.
+
+    Returns:
+        ``(..., out_features)``, dtype of ``x``. NaN stays NaN.
+
+    Raises:
+        TypeError: an argument is no array, or of another dtype.
+        ValueError: a shape does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from twolayer_kernels.numpy import linear_relu
+        >>> linear_relu(np.array([[1.0, -2.0]]), np.eye(2))
+        array([[1., 0.]])
+    """
+    _CHECKS.linear_relu(x, w, b)
+    rows, w = _matrix(x), _regular(w)
+    b = None if b is None else _regular(b)
+    out_features, in_features = w.shape
+    a = np.empty((rows.shape[0], out_features), x.dtype)
+    _cpu.linear_relu_forward(
+        _CODES[x.dtype],
+        _threads,
+        rows.shape[0],
+        in_features,
+        out_features,
+        *_view(rows, 2),
+        *_view(w, 2),
+        *_view(b, 1),
+        *_view(a, 2),
+    )
+    return a.reshape(*x.shape[:-1], out_features)
+
+
+def linear_relu_backward(
+    grad_a: Array,
+    x: Array,
+    w: Array,
+    a: Array,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+) -> tuple[Gradient, Gradient, Gradient]:
+    """Gradients of :func:`linear_relu` by the chain rule.
+
+    ``dh = grad_a * (a > 0)``, ``dx = dh w``, ``dw = dh^T x``, ``db = sum dh``.
+
+    Args:
+        grad_a: ``(..., out_features)``, the gradient of the loss by ``a``.
+        x, w: as given to :func:`linear_relu`.
+        a: its result.
+        needs: which of the gradients of ``x``, ``w`` and ``b`` are computed; ``None`` for others.
+
+    Returns:
+        The gradients of ``x``, ``w`` and ``b``, in their shapes.
+
+    Raises:
+        TypeError, ValueError: as for :func:`linear_relu`.
+    """
+    op = "linear_relu_backward"
+    _CHECKS.linear_relu(x, w, None)
+    out_features, in_features = w.shape
+    for name, value in (("grad_a", grad_a), ("a", a)):
+        _CHECKS.like(op, name, value, x, (*x.shape[:-1], out_features))
+    rows, w = _matrix(x), _regular(w)
+    batch = rows.shape[0]
+    grad_x = _new((batch, in_features), x, needs[0])
+    grad_w = _new((out_features, in_features), x, needs[1])
+    grad_b = _new((out_features,), x, needs[2])
+    grad_rows, a_rows = _matrix(grad_a), _matrix(a)
+    _cpu.linear_relu_backward(
+        _CODES[x.dtype],
+        _threads,
+        batch,
+        in_features,
+        out_features,
+        *_view(grad_rows, 2),
+        *_view(rows, 2),
+        *_view(w, 2),
+        *_view(a_rows, 2),
+        _address(grad_x),
+        _address(grad_w),
+        _address(grad_b),
+    )
+    return None if grad_x is None else grad_x.reshape(x.shape), grad_w, grad_b
+
+
+def _forward(
+    x: Array, w1: Array, w2: Array, b1: Array | None, b2: Array | None, keep_activation: bool
+) -> tuple[Array, Gradient]:
+    _CHECKS.two_layer(x, w1, w2, b1, b2)
+    rows, w1, w2 = _matrix(x), _regular(w1), _regular(w2)
+    b1 = None if b1 is None else _regular(b1)
+    b2 = None if b2 is None else _regular(b2)
+    code, batch = _CODES[x.dtype], rows.shape[0]
+    hidden_features, in_features = w1.shape
+    out_features = w2.shape[0]
+    a: Gradient = None
+    if keep_activation and _cpu.features_first(code, batch, hidden_features):
+        a = np.empty((hidden_features, batch), x.dtype).T
+    elif keep_activation:
+        a = np.empty((batch, hidden_features), x.dtype)
+    y = np.empty((batch, out_features), x.dtype)
+    _cpu.two_layer_forward(
+        code,
+        _threads,
+        batch,
+        in_features,
+        hidden_features,
+        out_features,
+        *_view(rows, 2),
+        *_view(w1, 2),
+        *_view(w2, 2),
+        *_view(b1, 1),
+        *_view(b2, 1),
+        *_view(a, 2),
+        y.ctypes.data,
+    )
+    return y.reshape(*x.shape[:-1], out_features), a
+
+
+def two_layer(
+    x: Array, w1: Array, w2: Array, b1: Array | None = None, b2: Array | None = None
+) -> Array:
+    """Two linear layers with a ReLU between them: ``y = relu(x w1^T + b1) w2^T + b2``.
+
+    Args:
+        x: ``(..., in_features)``; float32, float64 or float16, any strides.
+        w1: ``(hidden_features, in_features)``, dtype of ``x``.
+        w2: ``(out_features, hidden_features)``, dtype of ``x``.
+        b1: ``(hidden_features,)`` or ``None``.
+        b2: ``(out_features,)`` or ``None``.
+
+    Returns:
+        ``(..., out_features)``, dtype of ``x``.
+
+    Raises:
+        TypeError: an argument is no array, or of another dtype.
+        ValueError: a shape does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from twolayer_kernels.numpy import two_layer
+        >>> two_layer(np.ones((2, 3)), np.ones((4, 3)), np.ones((1, 4)))
+        array([[12.],
+               [12.]])
+    """
+    return _forward(x, w1, w2, b1, b2, False)[0]
+
+
+def two_layer_forward(
+    x: Array, w1: Array, w2: Array, b1: Array | None = None, b2: Array | None = None
+) -> tuple[Array, Array]:
+    """:func:`two_layer` that also returns the activation, for :func:`two_layer_backward`.
+
+    Returns:
+        ``y`` of shape ``(..., out_features)`` and ``a = relu(x w1^T + b1)`` of shape
+        ``(rows, hidden_features)``, its leading dimensions as one, in either memory order.
+    """
+    y, a = _forward(x, w1, w2, b1, b2, True)
+    assert a is not None
+    return y, a
+
+
+def two_layer_backward(
+    grad_y: Array,
+    x: Array,
+    w1: Array,
+    w2: Array,
+    b1: Array | None,
+    a: Array | None,
+    needs: tuple[bool, bool, bool, bool, bool] = (True, True, True, True, True),
+) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
+    """Gradients of :func:`two_layer` by the chain rule.
+
+    ``dh = (dy w2) * (a > 0)``, ``dx = dh w1``, ``dw1 = dh^T x``, ``dw2 = dy^T a``,
+    ``db1 = sum dh``, ``db2 = sum dy``.
+
+    Args:
+        grad_y: ``(..., out_features)``, the gradient of the loss by ``y``.
+        x, w1, w2, b1: as given to :func:`two_layer`.
+        a: the activation from :func:`two_layer_forward`; ``None`` computes it again.
+        needs: which of the gradients of ``x``, ``w1``, ``w2``, ``b1`` and ``b2`` are computed.
+
+    Returns:
+        The gradients of ``x``, ``w1``, ``w2``, ``b1`` and ``b2``, in their shapes; ``None`` where
+        not needed.
+
+    Raises:
+        TypeError, ValueError: as for :func:`two_layer`.
+    """
+    op = "two_layer_backward"
+    _CHECKS.two_layer(x, w1, w2, b1, None)
+    hidden_features, in_features = w1.shape
+    out_features = w2.shape[0]
+    _CHECKS.like(op, "grad_y", grad_y, x, (*x.shape[:-1], out_features))
+    rows, w1, w2 = _matrix(x), _regular(w1), _regular(w2)
+    b1 = None if b1 is None else _regular(b1)
+    batch = rows.shape[0]
+    if a is not None:
+        _CHECKS.like(op, "a", a, x, (batch, hidden_features))
+        a = _regular(a)
+        if a.itemsize not in a.strides:
+            a = np.ascontiguousarray(a)
+    grad_x = _new((batch, in_features), x, needs[0])
+    grad_w1 = _new((hidden_features, in_features), x, needs[1])
+    grad_w2 = _new((out_features, hidden_features), x, needs[2])
+    grad_b1 = _new((hidden_features,), x, needs[3])
+    grad_b2 = _new((out_features,), x, needs[4])
+    grad_rows = _matrix(grad_y)
+    _cpu.two_layer_backward(
+        _CODES[x.dtype],
+        _threads,
+        batch,
+        in_features,
+        hidden_features,
+        out_features,
+        *_view(grad_rows, 2),
+        *_view(rows, 2),
+        *_view(w1, 2),
+        *_view(w2, 2),
+        *_view(b1, 1),
+        *_view(a, 2),
+        _address(grad_x),
+        _address(grad_w1),
+        _address(grad_w2),
+        _address(grad_b1),
+        _address(grad_b2),
+    )
+    return (
+        None if grad_x is None else grad_x.reshape(x.shape),
+        grad_w1,
+        grad_w2,
+        grad_b1,
+        grad_b2,
+    )
