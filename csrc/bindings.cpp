@@ -1,167 +1,228 @@
-// The Python module twolayer_kernels._cpu: names and docstrings, nothing else.
+// The Python module twolayer_kernels._cpu: names, docstrings, and the sizes read off the arguments.
 //
-// Tensors come as an address and their strides in elements, so that no torch or NumPy header is
-// needed and one build serves every version of both. The callers (backends/cpu.py and numpy.py)
-// have checked shapes and dtypes.
+// Arguments are torch tensors on the CPU or NumPy arrays, of two dimensions (biases: one) and one
+// dtype; None stands for what is not there or not wanted. The callers have checked their shapes;
+// here a mismatch is a fault of ours and ends in an exception, never in a stray write.
 #include <omp.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "exchange.h"
 #include "kernels.h"
+#include "matmul.h"
+#include "peak.h"
 #include "two_layer.h"
 
 namespace py = pybind11;
 using namespace py::literals;
-using twolayer::Index;
-using twolayer::Matrix;
-using twolayer::Vector;
-using Address = std::uintptr_t;
+using namespace twolayer;
 
 namespace {
 
-enum DType { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
-
 // Calls fn with a value of the storage type, the GIL released.
 template <class Fn>
-void for_dtype(int dtype, Fn fn) {
+void for_dtype(DType dtype, Fn fn) {
   py::gil_scoped_release release;
   switch (dtype) {
-    case FLOAT32:
+    case DType::float32:
       return fn(float{});
-    case FLOAT64:
+    case DType::float64:
       return fn(double{});
-    case BFLOAT16:
-      return fn(twolayer::bfloat16{});
-    case FLOAT16:
-      return fn(twolayer::float16{});
-    default:
-      throw std::invalid_argument("dtype must be a code of this module");
+    case DType::bfloat16:
+      return fn(bfloat16{});
+    case DType::float16:
+      return fn(float16{});
   }
 }
 
+void require(bool fits, const char* what) {
+  if (!fits) throw std::invalid_argument(std::string("arguments do not fit together: ") + what);
+}
+
+// `view` is rows x cols of this dtype, or not there.
+void require_matrix(const View& view, DType dtype, Index rows, Index cols, const char* name) {
+  require(!view || (view.dims == 2 && view.dtype == dtype && view.shape[0] == rows &&
+                    view.shape[1] == cols),
+          name);
+}
+
+void require_vector(const View& view, DType dtype, Index size, const char* name) {
+  require(!view || (view.dims == 1 && view.dtype == dtype && view.shape[0] == size), name);
+}
+
+// The elements of a result without strides: adjacent, row after row.
 template <class T>
-T* pointer(Address address) {
-  return reinterpret_cast<T*>(address);
+T* adjacent(const View& view) {
+  const Index cols = view.dims == 2 ? view.shape[1] : view.shape[0];
+  const Index rows = view.dims == 2 ? view.shape[0] : 1;
+  const bool fits =
+      (cols <= 1 || view.strides[view.dims - 1] == 1) && (rows <= 1 || view.strides[0] == cols);
+  require(rows * cols == 0 || fits, "a result must be contiguous");
+  return static_cast<T*>(view.data);
 }
 
 template <class T>
-Matrix<T> matrix(Address address, Index row_stride, Index col_stride) {
-  return {pointer<T>(address), row_stride, col_stride};
+Matrix<T> matrix(const View& view) {
+  return {static_cast<T*>(view.data), view.strides[0], view.strides[1]};
 }
 
 template <class T>
-Vector<T> vector(Address address, Index stride) {
-  return {pointer<T>(address), stride};
+Vector<T> vector(const View& view) {
+  return {static_cast<T*>(view.data), view.strides[0]};
 }
 
-void linear_relu_forward(int dtype, int threads, Index batch, Index in_features, Index out_features,
-                         Address x, Index x_row, Index x_col, Address w, Index w_row, Index w_col,
-                         Address b, Index b_stride, Address a, Index a_row, Index a_col) {
-  for_dtype(dtype, [&](auto type) {
+void linear_relu_forward_(int threads, py::handle x_, py::handle w_, py::handle b_, py::handle a_) {
+  const View x = view_of(x_), w = view_of(w_), b = view_of(b_), a = view_of(a_);
+  const Index batch = x.shape[0], in = x.shape[1], out = w.shape[0];
+  require_matrix(w, x.dtype, out, in, "w");
+  require_vector(b, x.dtype, out, "b");
+  require_matrix(a, x.dtype, batch, out, "a");
+  for_dtype(x.dtype, [&](auto type) {
     using T = decltype(type);
-    twolayer::linear_relu_forward<T>(
-        {batch, in_features, out_features, matrix<const T>(x, x_row, x_col),
-         matrix<const T>(w, w_row, w_col), vector<const T>(b, b_stride),
-         matrix<T>(a, a_row, a_col)},
+    linear_relu_forward<T>(
+        {batch, in, out, matrix<const T>(x), matrix<const T>(w), vector<const T>(b), matrix<T>(a)},
         threads);
   });
 }
 
-void linear_relu_backward(int dtype, int threads, Index batch, Index in_features,
-                          Index out_features, Address grad_a, Index grad_a_row, Index grad_a_col,
-                          Address x, Index x_row, Index x_col, Address w, Index w_row, Index w_col,
-                          Address a, Index a_row, Index a_col, Address grad_x, Address grad_w,
-                          Address grad_b) {
+void linear_relu_backward_(int threads, py::handle grad_a_, py::handle x_, py::handle w_,
+                           py::handle a_, py::handle grad_x_, py::handle grad_w_,
+                           py::handle grad_b_) {
+  const View grad_a = view_of(grad_a_), x = view_of(x_), w = view_of(w_), a = view_of(a_);
+  const View grad_x = view_of(grad_x_), grad_w = view_of(grad_w_), grad_b = view_of(grad_b_);
+  const DType dtype = grad_a.dtype;
+  const Index batch = grad_a.shape[0], in = w.shape[1], out = w.shape[0];
+  require_matrix(grad_a, dtype, batch, out, "grad_a");
+  require_matrix(x, dtype, batch, in, "x");
+  require_matrix(w, dtype, out, in, "w");
+  require_matrix(a, dtype, batch, out, "a");
+  require_matrix(grad_x, dtype, batch, in, "grad_x");
+  require_matrix(grad_w, dtype, out, in, "grad_w");
+  require_vector(grad_b, dtype, out, "grad_b");
   for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    twolayer::linear_relu_backward<T>(
-        {batch, in_features, out_features, matrix<const T>(grad_a, grad_a_row, grad_a_col),
-         matrix<const T>(x, x_row, x_col), matrix<const T>(w, w_row, w_col),
-         matrix<const T>(a, a_row, a_col), pointer<T>(grad_x), pointer<T>(grad_w),
-         pointer<T>(grad_b)},
+    linear_relu_backward<T>(
+        {batch, in, out, matrix<const T>(grad_a), matrix<const T>(x), matrix<const T>(w),
+         matrix<const T>(a), adjacent<T>(grad_x), adjacent<T>(grad_w), adjacent<T>(grad_b)},
         threads);
   });
 }
 
-void two_layer_forward(int dtype, int threads, Index batch, Index in_features,
-                       Index hidden_features, Index out_features, Address x, Index x_row,
-                       Index x_col, Address w1, Index w1_row, Index w1_col, Address w2,
-                       Index w2_row, Index w2_col, Address b1, Index b1_stride, Address b2,
-                       Index b2_stride, Address a, Index a_row, Index a_col, Address y) {
-  for_dtype(dtype, [&](auto type) {
+void two_layer_forward_(int threads, py::handle x_, py::handle w1_, py::handle w2_, py::handle b1_,
+                        py::handle b2_, py::handle a_, py::handle y_) {
+  const View x = view_of(x_), w1 = view_of(w1_), w2 = view_of(w2_), b1 = view_of(b1_);
+  const View b2 = view_of(b2_), a = view_of(a_), y = view_of(y_);
+  const Shape shape = {x.shape[0], x.shape[1], w1.shape[0], w2.shape[0]};
+  require_matrix(w1, x.dtype, shape.hidden_features, shape.in_features, "w1");
+  require_matrix(w2, x.dtype, shape.out_features, shape.hidden_features, "w2");
+  require_vector(b1, x.dtype, shape.hidden_features, "b1");
+  require_vector(b2, x.dtype, shape.out_features, "b2");
+  require_matrix(a, x.dtype, shape.batch, shape.hidden_features, "a");
+  require_matrix(y, x.dtype, shape.batch, shape.out_features, "y");
+  for_dtype(x.dtype, [&](auto type) {
     using T = decltype(type);
-    twolayer::two_layer_forward<T>({{batch, in_features, hidden_features, out_features},
-                                    matrix<const T>(x, x_row, x_col),
-                                    matrix<const T>(w1, w1_row, w1_col),
-                                    matrix<const T>(w2, w2_row, w2_col),
-                                    vector<const T>(b1, b1_stride),
-                                    vector<const T>(b2, b2_stride),
-                                    matrix<T>(a, a_row, a_col),
-                                    pointer<T>(y)},
-                                   threads);
+    two_layer_forward<T>({shape, matrix<const T>(x), matrix<const T>(w1), matrix<const T>(w2),
+                          vector<const T>(b1), vector<const T>(b2), matrix<T>(a), adjacent<T>(y)},
+                         threads);
   });
 }
 
-void two_layer_backward(int dtype, int threads, Index batch, Index in_features,
-                        Index hidden_features, Index out_features, Address grad_y, Index grad_y_row,
-                        Index grad_y_col, Address x, Index x_row, Index x_col, Address w1,
-                        Index w1_row, Index w1_col, Address w2, Index w2_row, Index w2_col,
-                        Address b1, Index b1_stride, Address a, Index a_row, Index a_col,
-                        Address grad_x, Address grad_w1, Address grad_w2, Address grad_b1,
-                        Address grad_b2) {
+void two_layer_backward_(int threads, py::handle grad_y_, py::handle x_, py::handle w1_,
+                         py::handle w2_, py::handle b1_, py::handle a_, py::handle grad_x_,
+                         py::handle grad_w1_, py::handle grad_w2_, py::handle grad_b1_,
+                         py::handle grad_b2_) {
+  const View grad_y = view_of(grad_y_), x = view_of(x_), w1 = view_of(w1_), w2 = view_of(w2_);
+  const View b1 = view_of(b1_), a = view_of(a_), grad_x = view_of(grad_x_);
+  const View grad_w1 = view_of(grad_w1_), grad_w2 = view_of(grad_w2_);
+  const View grad_b1 = view_of(grad_b1_), grad_b2 = view_of(grad_b2_);
+  const DType dtype = grad_y.dtype;
+  const Shape shape = {grad_y.shape[0], w1.shape[1], w1.shape[0], w2.shape[0]};
+  require(x || !(grad_w1 || (!a && (grad_x || grad_w2 || grad_b1))), "x is needed");
+  require_matrix(grad_y, dtype, shape.batch, shape.out_features, "grad_y");
+  require_matrix(x, dtype, shape.batch, shape.in_features, "x");
+  require_matrix(w1, dtype, shape.hidden_features, shape.in_features, "w1");
+  require_matrix(w2, dtype, shape.out_features, shape.hidden_features, "w2");
+  require_vector(b1, dtype, shape.hidden_features, "b1");
+  require_matrix(a, dtype, shape.batch, shape.hidden_features, "a");
+  require_matrix(grad_x, dtype, shape.batch, shape.in_features, "grad_x");
+  require_matrix(grad_w1, dtype, shape.hidden_features, shape.in_features, "grad_w1");
+  require_matrix(grad_w2, dtype, shape.out_features, shape.hidden_features, "grad_w2");
+  require_vector(grad_b1, dtype, shape.hidden_features, "grad_b1");
+  require_vector(grad_b2, dtype, shape.out_features, "grad_b2");
   for_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    twolayer::two_layer_backward<T>({{batch, in_features, hidden_features, out_features},
-                                     matrix<const T>(grad_y, grad_y_row, grad_y_col),
-                                     matrix<const T>(x, x_row, x_col),
-                                     matrix<const T>(w1, w1_row, w1_col),
-                                     matrix<const T>(w2, w2_row, w2_col),
-                                     vector<const T>(b1, b1_stride),
-                                     matrix<const T>(a, a_row, a_col),
-                                     pointer<T>(grad_x),
-                                     pointer<T>(grad_w1),
-                                     pointer<T>(grad_w2),
-                                     pointer<T>(grad_b1),
-                                     pointer<T>(grad_b2)},
-                                    threads);
+    two_layer_backward<T>(
+        {shape, matrix<const T>(grad_y), matrix<const T>(x), matrix<const T>(w1),
+         matrix<const T>(w2), vector<const T>(b1), matrix<const T>(a), adjacent<T>(grad_x),
+         adjacent<T>(grad_w1), adjacent<T>(grad_w2), adjacent<T>(grad_b1), adjacent<T>(grad_b2)},
+        threads);
   });
 }
 
-bool features_first(int dtype, Index batch, Index hidden_features) {
+void matmul_(int threads, py::handle a_, py::handle b_, py::handle c_) {
+  const View a = view_of(a_), b = view_of(b_), c = view_of(c_);
+  require_matrix(b, a.dtype, a.shape[1], b.shape[1], "b");
+  require_matrix(c, a.dtype, a.shape[0], b.shape[1], "c");
+  for_dtype(a.dtype, [&](auto type) {
+    using T = decltype(type);
+    Matmul<T> p;
+    p.M = a.shape[0], p.N = b.shape[1], p.K = a.shape[1];
+    p.a = matrix<const T>(a), p.b = matrix<const T>(b);
+    p.c = {adjacent<T>(c), p.N, 1};
+    matmul(p, threads);
+  });
+}
+
+double fma_rate_(DType dtype, int threads, double seconds) {
+  double rate = 0;
+  for_dtype(dtype, [&](auto type) { rate = fma_rate<decltype(type)>(threads, seconds); });
+  return rate;
+}
+
+bool features_first_(DType dtype, Index batch, Index hidden_features) {
   bool result = false;
-  for_dtype(dtype, [&](auto type) {
-    result = twolayer::features_first<decltype(type)>(batch, hidden_features);
-  });
+  for_dtype(dtype,
+            [&](auto type) { result = features_first<decltype(type)>(batch, hidden_features); });
   return result;
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
-  m.doc() =
-      "Fused two-layer kernels on addresses. A tensor is an address (0: not there) and its\n"
-      "strides in elements; results without strides are adjacent, row after row.";
-  twolayer::kernels();  // an unknown TWOLAYER_ISA must fail here, not in the first call
+  m.doc() = "Fused two-layer kernels on torch tensors of the CPU and on NumPy arrays.";
+  kernels();  // an unknown TWOLAYER_ISA must fail here, not in the first call
 
-  m.attr("FLOAT32") = int(FLOAT32);
-  m.attr("FLOAT64") = int(FLOAT64);
-  m.attr("BFLOAT16") = int(BFLOAT16);
-  m.attr("FLOAT16") = int(FLOAT16);
+  py::enum_<DType>(m, "DType")
+      .value("float32", DType::float32)
+      .value("float64", DType::float64)
+      .value("bfloat16", DType::bfloat16)
+      .value("float16", DType::float16);
 
-  m.def("linear_relu_forward", &linear_relu_forward, "a = relu(x w^T + b)");
-  m.def("linear_relu_backward", &linear_relu_backward,
-        "Gradients of linear_relu; an address of 0 is a gradient that is not wanted.");
-  m.def("two_layer_forward", &two_layer_forward,
-        "y = relu(x w1^T + b1) w2^T + b2; keeps the activation where a is not 0.");
-  m.def("two_layer_backward", &two_layer_backward,
-        "Gradients of two_layer; computes the activation again where a is 0.");
-  m.def("features_first", &features_first, "dtype"_a, "batch"_a, "hidden_features"_a,
+  m.def("use_exchange_api", &use_exchange_api, "capsule"_a,
+        "Tells how to read torch tensors: torch.Tensor.__dlpack_c_exchange_api__.");
+  m.def("linear_relu_forward", &linear_relu_forward_, "threads"_a, "x"_a, "w"_a, "b"_a, "a"_a,
+        "Writes a = relu(x w^T + b).");
+  m.def("linear_relu_backward", &linear_relu_backward_, "threads"_a, "grad_a"_a, "x"_a, "w"_a,
+        "a"_a, "grad_x"_a, "grad_w"_a, "grad_b"_a,
+        "Writes the gradients of linear_relu that are not None.");
+  m.def("two_layer_forward", &two_layer_forward_, "threads"_a, "x"_a, "w1"_a, "w2"_a, "b1"_a,
+        "b2"_a, "a"_a, "y"_a,
+        "Writes y = relu(x w1^T + b1) w2^T + b2, and the activation where a is not None.");
+  m.def("two_layer_backward", &two_layer_backward_, "threads"_a, "grad_y"_a, "x"_a, "w1"_a, "w2"_a,
+        "b1"_a, "a"_a, "grad_x"_a, "grad_w1"_a, "grad_w2"_a, "grad_b1"_a, "grad_b2"_a,
+        "Writes the gradients of two_layer that are not None; computes the activation again\n"
+        "where a is None.");
+  m.def("features_first", &features_first_, "dtype"_a, "batch"_a, "hidden_features"_a,
         "Whether the activation is better kept with the samples adjacent in memory.");
+  m.def("matmul", &matmul_, "threads"_a, "a"_a, "b"_a, "c"_a,
+        "Writes c = a b: the bare product, for the benches.");
+  m.def("fma_rate", &fma_rate_, "dtype"_a, "threads"_a, "seconds"_a,
+        "Operations per second of multiply-adds that never leave the registers, for the benches.");
   m.def("default_threads", &omp_get_max_threads,
         "The threads that OpenMP would use: OMP_NUM_THREADS, else one per processor.");
   m.def(
-      "instruction_set", [] { return twolayer::kernels().name; },
+      "instruction_set", [] { return kernels().name; },
       "The instruction set in use; the environment variable TWOLAYER_ISA forces one.");
-  m.def("instruction_sets", &twolayer::instruction_sets,
+  m.def("instruction_sets", &instruction_sets,
         "The instruction sets that this machine can run, best first.");
 }

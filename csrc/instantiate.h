@@ -24,11 +24,14 @@ namespace {
 
 #include "elementwise.h"
 
+#include "fma_rounds.h"
+
 bool supported() { return ISA_SUPPORTED; }
 
 template <class T>
 constexpr KernelsOf<T> kernels_of() {
-  return {lanes<Sum<T>>, &matmul_block<T>, &masked_copy<T>, &column_sums<T>, &round_sums<T>};
+  return {lanes<Sum<T>>,   &matmul_block<T>, &masked_copy<T>,
+          &column_sums<T>, &fma_rounds<T>,   &round_sums<T>};
 }
 
 #define STRING_OF(name) #name

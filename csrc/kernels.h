@@ -24,6 +24,9 @@ struct KernelsOf {
   // col_sum += sums over the rows.
   void (*column_sums)(Index rows, Index cols, Matrix<const T> x, double* col_sum);
 
+  // Runs `rounds` rounds of independent multiply-adds in registers; returns the operations done.
+  double (*fma_rounds)(Index rounds);
+
   // out[i] = sums[i], rounded once.
   void (*round_sums)(Index size, const double* sums, T* out);
 };

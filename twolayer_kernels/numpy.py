@@ -8,6 +8,7 @@ functions run on ``OMP_NUM_THREADS`` threads, else on one per processor;
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,12 @@ from .checks import ArrayChecks
 Array = NDArray[Any]
 Gradient = Array | None
 
-_CODES = {
-    np.dtype(np.float32): _cpu.FLOAT32,
-    np.dtype(np.float64): _cpu.FLOAT64,
-    np.dtype(np.float16): _cpu.FLOAT16,
+_DTYPES = {
+    np.dtype(np.float32): _cpu.DType.float32,
+    np.dtype(np.float64): _cpu.DType.float64,
+    np.dtype(np.float16): _cpu.DType.float16,
 }
-_CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(_CODES))
+_CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(_DTYPES))
 _threads = _cpu.default_threads()
 
 
@@ -56,23 +57,17 @@ def _regular(array: Array) -> Array:
 
 def _matrix(array: Array) -> Array:
     """``array`` with its leading dimensions as one."""
-    rows = int(np.prod(array.shape[:-1], dtype=np.int64))
-    return _regular(array.reshape(rows, array.shape[-1]))
+    if array.ndim != 2:
+        array = array.reshape(prod(array.shape[:-1]), array.shape[-1])
+    return _regular(array)
 
 
-def _view(array: Gradient, dims: int) -> tuple[int, ...]:
-    """Address and strides in elements; zeros for an array that is not there."""
-    if array is None:
-        return (0,) * (dims + 1)
-    return (array.ctypes.data, *(stride // array.itemsize for stride in array.strides))
-
-
-def _new(shape: tuple[int, ...], like: Array, wanted: bool = True) -> Gradient:
+def _new(shape: tuple[int, ...], like: Array, wanted: bool) -> Gradient:
     return np.empty(shape, like.dtype) if wanted else None
 
 
-def _address(array: Gradient) -> int:
-    return 0 if array is None else array.ctypes.data
+def _with_shape(array: Gradient, shape: tuple[int, ...]) -> Gradient:
+    return array if array is None or array.shape == shape else array.reshape(shape)
 
 
 def linear_relu(x: Array, w: Array, b: Array | None = None) -> Array:
@@ -97,22 +92,10 @@ def linear_relu(x: Array, w: Array, b: Array | None = None) -> Array:
         array([[1., 0.]])
     """
     _CHECKS.linear_relu(x, w, b)
-    rows, w = _matrix(x), _regular(w)
-    b = None if b is None else _regular(b)
-    out_features, in_features = w.shape
-    a = np.empty((rows.shape[0], out_features), x.dtype)
-    _cpu.linear_relu_forward(
-        _CODES[x.dtype],
-        _threads,
-        rows.shape[0],
-        in_features,
-        out_features,
-        *_view(rows, 2),
-        *_view(w, 2),
-        *_view(b, 1),
-        *_view(a, 2),
-    )
-    return a.reshape(*x.shape[:-1], out_features)
+    rows = _matrix(x)
+    a = np.empty((rows.shape[0], w.shape[0]), x.dtype)
+    _cpu.linear_relu_forward(_threads, rows, _regular(w), None if b is None else _regular(b), a)
+    return a if x.ndim == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
 
 def linear_relu_backward(
@@ -140,64 +123,35 @@ def linear_relu_backward(
     """
     op = "linear_relu_backward"
     _CHECKS.linear_relu(x, w, None)
-    out_features, in_features = w.shape
+    out_features = w.shape[0]
     for name, value in (("grad_a", grad_a), ("a", a)):
         _CHECKS.like(op, name, value, x, (*x.shape[:-1], out_features))
-    rows, w = _matrix(x), _regular(w)
-    batch = rows.shape[0]
-    grad_x = _new((batch, in_features), x, needs[0])
-    grad_w = _new((out_features, in_features), x, needs[1])
+    rows = _matrix(x)
+    grad_x = _new(rows.shape, x, needs[0])
+    grad_w = _new(w.shape, x, needs[1])
     grad_b = _new((out_features,), x, needs[2])
-    grad_rows, a_rows = _matrix(grad_a), _matrix(a)
     _cpu.linear_relu_backward(
-        _CODES[x.dtype],
-        _threads,
-        batch,
-        in_features,
-        out_features,
-        *_view(grad_rows, 2),
-        *_view(rows, 2),
-        *_view(w, 2),
-        *_view(a_rows, 2),
-        _address(grad_x),
-        _address(grad_w),
-        _address(grad_b),
+        _threads, _matrix(grad_a), rows, _regular(w), _matrix(a), grad_x, grad_w, grad_b
     )
-    return None if grad_x is None else grad_x.reshape(x.shape), grad_w, grad_b
+    return _with_shape(grad_x, x.shape), grad_w, grad_b
 
 
 def _forward(
     x: Array, w1: Array, w2: Array, b1: Array | None, b2: Array | None, keep_activation: bool
 ) -> tuple[Array, Gradient]:
     _CHECKS.two_layer(x, w1, w2, b1, b2)
-    rows, w1, w2 = _matrix(x), _regular(w1), _regular(w2)
-    b1 = None if b1 is None else _regular(b1)
-    b2 = None if b2 is None else _regular(b2)
-    code, batch = _CODES[x.dtype], rows.shape[0]
-    hidden_features, in_features = w1.shape
-    out_features = w2.shape[0]
+    rows = _matrix(x)
+    batch, (out_features, hidden_features) = rows.shape[0], w2.shape
     a: Gradient = None
-    if keep_activation and _cpu.features_first(code, batch, hidden_features):
+    if keep_activation and _cpu.features_first(_DTYPES[x.dtype], batch, hidden_features):
         a = np.empty((hidden_features, batch), x.dtype).T
     elif keep_activation:
         a = np.empty((batch, hidden_features), x.dtype)
     y = np.empty((batch, out_features), x.dtype)
-    _cpu.two_layer_forward(
-        code,
-        _threads,
-        batch,
-        in_features,
-        hidden_features,
-        out_features,
-        *_view(rows, 2),
-        *_view(w1, 2),
-        *_view(w2, 2),
-        *_view(b1, 1),
-        *_view(b2, 1),
-        *_view(a, 2),
-        y.ctypes.data,
-    )
-    return y.reshape(*x.shape[:-1], out_features), a
+    b1 = None if b1 is None else _regular(b1)
+    b2 = None if b2 is None else _regular(b2)
+    _cpu.two_layer_forward(_threads, rows, _regular(w1), _regular(w2), b1, b2, a, y)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], out_features), a
 
 
 def two_layer(
@@ -272,46 +226,31 @@ def two_layer_backward(
     """
     op = "two_layer_backward"
     _CHECKS.two_layer(x, w1, w2, b1, None)
-    hidden_features, in_features = w1.shape
-    out_features = w2.shape[0]
+    rows = _matrix(x)
+    out_features, hidden_features = w2.shape
     _CHECKS.like(op, "grad_y", grad_y, x, (*x.shape[:-1], out_features))
-    rows, w1, w2 = _matrix(x), _regular(w1), _regular(w2)
-    b1 = None if b1 is None else _regular(b1)
-    batch = rows.shape[0]
     if a is not None:
-        _CHECKS.like(op, "a", a, x, (batch, hidden_features))
+        _CHECKS.like(op, "a", a, x, (rows.shape[0], hidden_features))
         a = _regular(a)
         if a.itemsize not in a.strides:
             a = np.ascontiguousarray(a)
-    grad_x = _new((batch, in_features), x, needs[0])
-    grad_w1 = _new((hidden_features, in_features), x, needs[1])
-    grad_w2 = _new((out_features, hidden_features), x, needs[2])
+    grad_x = _new(rows.shape, x, needs[0])
+    grad_w1 = _new(w1.shape, x, needs[1])
+    grad_w2 = _new(w2.shape, x, needs[2])
     grad_b1 = _new((hidden_features,), x, needs[3])
     grad_b2 = _new((out_features,), x, needs[4])
-    grad_rows = _matrix(grad_y)
     _cpu.two_layer_backward(
-        _CODES[x.dtype],
         _threads,
-        batch,
-        in_features,
-        hidden_features,
-        out_features,
-        *_view(grad_rows, 2),
-        *_view(rows, 2),
-        *_view(w1, 2),
-        *_view(w2, 2),
-        *_view(b1, 1),
-        *_view(a, 2),
-        _address(grad_x),
-        _address(grad_w1),
-        _address(grad_w2),
-        _address(grad_b1),
-        _address(grad_b2),
-    )
-    return (
-        None if grad_x is None else grad_x.reshape(x.shape),
+        _matrix(grad_y),
+        rows,
+        _regular(w1),
+        _regular(w2),
+        None if b1 is None else _regular(b1),
+        a,
+        grad_x,
         grad_w1,
         grad_w2,
         grad_b1,
         grad_b2,
     )
+    return _with_shape(grad_x, x.shape), grad_w1, grad_w2, grad_b1, grad_b2

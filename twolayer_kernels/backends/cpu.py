@@ -1,4 +1,4 @@
-"""The compiled CPU kernels on torch tensors: addresses and strides in, new tensors out.
+"""The compiled CPU kernels on torch tensors: tensors in, new tensors out.
 
 The contract is that of :mod:`twolayer_kernels.backends`. The kernels themselves are in ``csrc/``.
 """
@@ -14,18 +14,20 @@ from .. import _cpu
 
 Gradient = Tensor | None
 
-_CODES = {
-    torch.float32: _cpu.FLOAT32,
-    torch.float64: _cpu.FLOAT64,
-    torch.bfloat16: _cpu.BFLOAT16,
-    torch.float16: _cpu.FLOAT16,
+_cpu.use_exchange_api(torch.Tensor.__dlpack_c_exchange_api__)
+
+_DTYPES = {
+    torch.float32: _cpu.DType.float32,
+    torch.float64: _cpu.DType.float64,
+    torch.bfloat16: _cpu.DType.bfloat16,
+    torch.float16: _cpu.DType.float16,
 }
 
 
 def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
     if device_type != "cpu":
         return f"its kernels need tensors on the cpu, got {device_type}"
-    if dtype not in _CODES:
+    if dtype not in _DTYPES:
         return f"its kernels have no {dtype}"
     return None
 
@@ -35,23 +37,15 @@ def describe() -> str:
 
 
 @lru_cache(maxsize=4096)
-def _features_first(code: int, batch: int, features: int) -> bool:
-    return _cpu.features_first(code, batch, features)
+def _features_first(dtype: torch.dtype, batch: int, features: int) -> bool:
+    return _cpu.features_first(_DTYPES[dtype], batch, features)
 
 
-def _new_activation(x: Tensor, code: int, batch: int, features: int) -> Tensor:
+def _new_activation(batch: int, features: int, dtype: torch.dtype) -> Tensor:
     """Memory for an activation, in the layout that suits its size."""
-    if _features_first(code, batch, features):
-        return torch.empty((features, batch), dtype=x.dtype).T
-    return torch.empty((batch, features), dtype=x.dtype)
-
-
-def _empty(rows: int, cols: int, dtype: torch.dtype, wanted: bool) -> Gradient:
-    return torch.empty((rows, cols), dtype=dtype) if wanted else None
-
-
-def _address(t: Gradient) -> int:
-    return 0 if t is None else t.data_ptr()
+    if _features_first(dtype, batch, features):
+        return torch.empty((features, batch), dtype=dtype).T
+    return torch.empty((batch, features), dtype=dtype)
 
 
 def _plain(t: Tensor) -> Tensor:
@@ -65,56 +59,28 @@ def _with_unit_stride(a: Tensor) -> Tensor:
 
 
 def linear_relu_forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    x, w = _plain(x), _plain(w)
+    a = torch.empty((x.shape[0], w.shape[0]), dtype=x.dtype)
     b = None if b is None else _plain(b)
-    batch, in_features = x.shape
-    out_features = w.shape[0]
-    a = torch.empty((batch, out_features), dtype=x.dtype)
-    _cpu.linear_relu_forward(
-        _CODES[x.dtype],
-        torch.get_num_threads(),
-        batch,
-        in_features,
-        out_features,
-        x.data_ptr(),
-        *x.stride(),
-        w.data_ptr(),
-        *w.stride(),
-        *((0, 0) if b is None else (b.data_ptr(), *b.stride())),
-        a.data_ptr(),
-        out_features,
-        1,
-    )
+    _cpu.linear_relu_forward(torch.get_num_threads(), _plain(x), _plain(w), b, a)
     return a
 
 
 def linear_relu_backward(
     grad_a: Tensor, x: Tensor, w: Tensor, a: Tensor, needs: tuple[bool, bool, bool]
 ) -> tuple[Gradient, Gradient, Gradient]:
-    grad_a, x, w, a = _plain(grad_a), _plain(x), _plain(w), _plain(a)
     dtype = grad_a.dtype
-    batch, in_features = x.shape
-    out_features = w.shape[0]
-    grad_x = _empty(batch, in_features, dtype, needs[0])
-    grad_w = _empty(out_features, in_features, dtype, needs[1])
-    grad_b = torch.empty(out_features, dtype=dtype) if needs[2] else None
+    grad_x = torch.empty(x.shape, dtype=dtype) if needs[0] else None
+    grad_w = torch.empty(w.shape, dtype=dtype) if needs[1] else None
+    grad_b = torch.empty(w.shape[0], dtype=dtype) if needs[2] else None
     _cpu.linear_relu_backward(
-        _CODES[dtype],
         torch.get_num_threads(),
-        batch,
-        in_features,
-        out_features,
-        grad_a.data_ptr(),
-        *grad_a.stride(),
-        x.data_ptr(),
-        *x.stride(),
-        w.data_ptr(),
-        *w.stride(),
-        a.data_ptr(),
-        *a.stride(),
-        _address(grad_x),
-        _address(grad_w),
-        _address(grad_b),
+        _plain(grad_a),
+        _plain(x),
+        _plain(w),
+        _plain(a),
+        grad_x,
+        grad_w,
+        grad_b,
     )
     return grad_x, grad_w, grad_b
 
@@ -127,33 +93,13 @@ def two_layer_forward(
     b2: Tensor | None,
     keep_activation: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    x, w1, w2 = _plain(x), _plain(w1), _plain(w2)
+    dtype, batch = x.dtype, x.shape[0]
+    out_features, hidden_features = w2.shape
+    a = _new_activation(batch, hidden_features, dtype) if keep_activation else None
+    y = torch.empty((batch, out_features), dtype=dtype)
     b1 = None if b1 is None else _plain(b1)
     b2 = None if b2 is None else _plain(b2)
-    dtype = x.dtype
-    code = _CODES[dtype]
-    batch, in_features = x.shape
-    out_features, hidden_features = w2.shape
-    a = _new_activation(x, code, batch, hidden_features) if keep_activation else None
-    y = torch.empty((batch, out_features), dtype=dtype)
-    _cpu.two_layer_forward(
-        code,
-        torch.get_num_threads(),
-        batch,
-        in_features,
-        hidden_features,
-        out_features,
-        x.data_ptr(),
-        *x.stride(),
-        w1.data_ptr(),
-        *w1.stride(),
-        w2.data_ptr(),
-        *w2.stride(),
-        *((0, 0) if b1 is None else (b1.data_ptr(), *b1.stride())),
-        *((0, 0) if b2 is None else (b2.data_ptr(), *b2.stride())),
-        *((0, 0, 0) if a is None else (a.data_ptr(), *a.stride())),
-        y.data_ptr(),
-    )
+    _cpu.two_layer_forward(torch.get_num_threads(), _plain(x), _plain(w1), _plain(w2), b1, b2, a, y)
     return y, a
 
 
@@ -166,39 +112,25 @@ def two_layer_backward(
     a: Tensor | None,
     needs: tuple[bool, bool, bool, bool, bool],
 ) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
-    grad_y, w1, w2 = _plain(grad_y), _plain(w1), _plain(w2)
-    x = None if x is None else _plain(x)
-    b1 = None if b1 is None else _plain(b1)
-    a = None if a is None else _with_unit_stride(a)
     dtype = grad_y.dtype
-    batch = grad_y.shape[0]
     hidden_features, in_features = w1.shape
-    out_features = w2.shape[0]
-    grad_x = _empty(batch, in_features, dtype, needs[0])
-    grad_w1 = _empty(hidden_features, in_features, dtype, needs[1])
-    grad_w2 = _empty(out_features, hidden_features, dtype, needs[2])
+    grad_x = torch.empty((grad_y.shape[0], in_features), dtype=dtype) if needs[0] else None
+    grad_w1 = torch.empty((hidden_features, in_features), dtype=dtype) if needs[1] else None
+    grad_w2 = torch.empty(w2.shape, dtype=dtype) if needs[2] else None
     grad_b1 = torch.empty(hidden_features, dtype=dtype) if needs[3] else None
-    grad_b2 = torch.empty(out_features, dtype=dtype) if needs[4] else None
+    grad_b2 = torch.empty(w2.shape[0], dtype=dtype) if needs[4] else None
     _cpu.two_layer_backward(
-        _CODES[dtype],
         torch.get_num_threads(),
-        batch,
-        in_features,
-        hidden_features,
-        out_features,
-        grad_y.data_ptr(),
-        *grad_y.stride(),
-        *((0, 0, 0) if x is None else (x.data_ptr(), *x.stride())),
-        w1.data_ptr(),
-        *w1.stride(),
-        w2.data_ptr(),
-        *w2.stride(),
-        *((0, 0) if b1 is None else (b1.data_ptr(), *b1.stride())),
-        *((0, 0, 0) if a is None else (a.data_ptr(), *a.stride())),
-        _address(grad_x),
-        _address(grad_w1),
-        _address(grad_w2),
-        _address(grad_b1),
-        _address(grad_b2),
+        _plain(grad_y),
+        None if x is None else _plain(x),
+        _plain(w1),
+        _plain(w2),
+        None if b1 is None else _plain(b1),
+        None if a is None else _with_unit_stride(a),
+        grad_x,
+        grad_w1,
+        grad_w2,
+        grad_b1,
+        grad_b2,
     )
     return grad_x, grad_w1, grad_w2, grad_b1, grad_b2

@@ -1,0 +1,1 @@
+"""Timings of the fused network beside what users have without it; ``python -m benches``."""
