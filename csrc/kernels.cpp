@@ -7,6 +7,9 @@
 namespace twolayer {
 
 #if defined(__x86_64__)
+namespace avx512_bf16 {
+extern const Kernels kernels;
+}
 namespace avx512 {
 extern const Kernels kernels;
 }
@@ -22,6 +25,7 @@ namespace {
 
 const Kernels* const best_first[] = {
 #if defined(__x86_64__)
+    &avx512_bf16::kernels,
     &avx512::kernels,
     &avx2::kernels,
 #endif

@@ -3,8 +3,8 @@
 // Included only by the kernels_*.cpp files, inside their namespace.
 
 // B is packed into blocks of BLOCK_K x BLOCK_N (512 KB, half of a 1 MB L2); a tile's rows of A
-// (6 x 512 floats, 12 KB) stay in L1 while it walks along the block.
-template <class S>
+// (6 x 512 floats, 12 KB) stay in L1 while it walks along the block. BLOCK_K counts packed
+// elements.
 constexpr Index BLOCK_K = 512;
 template <class S>
 constexpr Index BLOCK_N = 1024 / sizeof(S);
@@ -30,17 +30,23 @@ S* scratch(int which, Index count) {
   return static_cast<S*>(buffers[which].at_least(count * Index(sizeof(S))));
 }
 
-// Rows at a large power of two apart fall into the same sets of the cache: copy such blocks.
+// Whether the tile cannot, or should not, read a block of A with K elements along where it is.
 template <class T>
-bool needs_copy(const Matrix<const T>& a) {
-  if constexpr (sizeof(T) != sizeof(Sum<T>)) return true;
+bool needs_copy(const Matrix<const T>& a, Index K) {
+  using P = typename Packed<T>::type;
+  constexpr Index G = Packed<T>::group;
+  if (sizeof(T) * G != sizeof(P)) return true;  // must be widened
+  if (G > 1) return a.col_stride != 1 || a.row_stride % G != 0 || K % G != 0;
+  // Columns at a large power of two apart fall into the same sets of the cache.
   return a.row_stride == 1 && (a.col_stride * Index(sizeof(T))) % 4096 == 0 && a.col_stride != 0;
 }
 
 template <class T>
 class BlockedMatmul {
   using S = Sum<T>;
+  using P = typename Packed<T>::type;
   static constexpr int L = lanes<S>;
+  static constexpr Index G = Packed<T>::group;
   static constexpr bool sums_fit_c = sizeof(T) == sizeof(S);
 
  public:
@@ -76,7 +82,7 @@ class BlockedMatmul {
     }
     // Sums that do not fit C's type wait in float, if more than one block of K or call adds to
     // them.
-    const bool waits = !sums_fit_c && !p.partial && p.K > BLOCK_K<S>;
+    const bool waits = !sums_fit_c && !p.partial && p.K > BLOCK_K * G;
     const Index step = waits ? BLOCK_PARTIAL_M : rows.size();
     for (Index m = rows.begin; m < rows.end; m += step) {
       run_rows({m, m + step < rows.end ? m + step : rows.end}, cols, waits);
@@ -86,7 +92,8 @@ class BlockedMatmul {
 
   // All of K for a block of C.
   void run_rows(Range rows, Range cols, bool waits) {
-    const Index blocks = p.K == 0 ? 1 : ceil_div(p.K, BLOCK_K<S>);
+    const Index groups = ceil_div(p.K, G);
+    const Index blocks = p.K == 0 ? 1 : ceil_div(groups, BLOCK_K);
     if constexpr (sums_fit_c) {
       partial = {reinterpret_cast<S*>(p.c.data), p.c.row_stride, 1};
     } else if (waits) {
@@ -98,18 +105,20 @@ class BlockedMatmul {
     for (Index block = 0; block < blocks; ++block) {
       first_k_block = block == 0;
       last_k_block = block == blocks - 1;
-      run_depth(rows, cols, part(p.K, blocks, block));
+      const Range depth = part(groups, blocks, block);
+      run_depth(rows, cols, {depth.begin * G, last_k_block ? p.K : depth.end * G});
     }
   }
 
   // One block of K: pack B, then walk the tiles.
   void run_depth(Range rows, Range cols, Range depth) {
     const Index K = depth.size();
+    const Index groups = ceil_div(K, G);
     const Index vectors = ceil_div(cols.size(), L);
     const Index panels = ceil_div(vectors, MAX_NV);
     // The copy of A stands behind the block of B.
-    const Index packed_size = BLOCK_K<S> * BLOCK_N<S>;
-    S* packed = scratch<S>(3, packed_size + BLOCK_K<S> * BLOCK_COPY_M);
+    const Index packed_size = BLOCK_K * BLOCK_N<S>;
+    P* packed = scratch<P>(3, packed_size + BLOCK_K * BLOCK_COPY_M);
     const Matrix<const T> b = {p.b.data + depth.begin * p.b.row_stride, p.b.row_stride,
                                p.b.col_stride};
     for (Index panel = 0; panel < panels; ++panel) {
@@ -119,25 +128,28 @@ class BlockedMatmul {
       const Index left = cols.end - n;
       pack_panel<T>(K, left < width ? left : width, width,
                     {b.data + n * b.col_stride, b.row_stride, b.col_stride},
-                    packed + v.begin * L * K);
+                    packed + v.begin * L * groups);
     }
     const Matrix<const T> a = {p.a.data + depth.begin * p.a.col_stride, p.a.row_stride,
                                p.a.col_stride};
-    if (needs_copy(p.a)) {
+    if (needs_copy(p.a, K)) {
       const Index blocks = ceil_div(rows.size(), BLOCK_COPY_M);
       for (Index block = 0; block < blocks; ++block) {
         const Range r = part(rows.size(), blocks, block);
         const Range m = {rows.begin + r.begin, rows.begin + r.end};
         const auto copy = pack_rows<T>(m.size(), K, a.from_row(m.begin), packed + packed_size);
-        run_tiles(m, cols, K, copy, packed);
+        run_tiles(m, cols, groups, copy, packed);
       }
-    } else if constexpr (sums_fit_c) {
-      run_tiles(rows, cols, K, a.from_row(rows.begin), packed);
+    } else if constexpr (sizeof(T) * G == sizeof(P)) {
+      const T* first = a.from_row(rows.begin).data;
+      const Matrix<const P> in_place = {reinterpret_cast<const P*>(first), a.row_stride / G,
+                                        a.col_stride};
+      run_tiles(rows, cols, groups, in_place, packed);
     }
   }
 
-  // a: the rows of A from rows.begin on.
-  void run_tiles(Range rows, Range cols, Index K, Matrix<const S> a, const S* packed) {
+  // K counts packed elements; a: the rows of A from rows.begin on.
+  void run_tiles(Range rows, Range cols, Index K, Matrix<const P> a, const P* packed) {
     const Index vectors = ceil_div(cols.size(), L);
     const Index panels = ceil_div(vectors, MAX_NV);
     const Index heights = ceil_div(rows.size(), MAX_MR);

@@ -93,19 +93,21 @@ inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV], const TileStore<T>& out) {
   }
 }
 
-// a: MR x K with strides; b: a packed panel, K x (NV * lanes).
+// a: MR x K with strides; b: a packed panel, K x (NV * lanes); both in packed elements.
 template <class T, int MR, int NV>
-void tile(Index K, const Sum<T>* a, Index a_row, Index a_col, const Sum<T>* b,
-          const TileStore<T>& out) {
+void tile(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
+          const typename Packed<T>::type* b, const TileStore<T>& out) {
   using S = Sum<T>;
+  using P = typename Packed<T>::type;
   constexpr int L = lanes<S>;
   Vec<S> acc[MR][NV] = {};
   for (Index k = 0; k < K; ++k) {
-    Vec<S> columns[NV];
+    Vec<P> columns[NV];
     for (int j = 0; j < NV; ++j) columns[j] = load(b + j * L);
     for (int i = 0; i < MR; ++i) {
-      const Vec<S> element = broadcast(a + i * a_row);
-      for (int j = 0; j < NV; ++j) acc[i][j] += element * columns[j];
+      const Vec<P> element = broadcast(a + i * a_row);
+      for (int j = 0; j < NV; ++j)
+        acc[i][j] = Packed<T>::multiply_add(acc[i][j], element, columns[j]);
     }
     a += a_col;
     b += NV * L;
@@ -114,8 +116,8 @@ void tile(Index K, const Sum<T>* a, Index a_row, Index a_col, const Sum<T>* b,
 }
 
 template <class T>
-using TileFn = void (*)(Index K, const Sum<T>* a, Index a_row, Index a_col, const Sum<T>* b,
-                        const TileStore<T>& out);
+using TileFn = void (*)(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
+                        const typename Packed<T>::type* b, const TileStore<T>& out);
 
 // The tile of every height and width, tiles[MR - 1][NV - 1]: a block is cut into tiles of nearly
 // equal size, so no remainder runs in a thin one.

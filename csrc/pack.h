@@ -1,72 +1,117 @@
-// Copies of operands in the order in which the tile reads them, widened to the type of the sums.
+// Copies of operands in the order in which the tile reads them, in packed elements.
 //
 // Included only by the kernels_*.cpp files, inside their namespace.
 
-// A panel of B: K x width (a multiple of the lanes), adjacent; columns from `columns` on are zero.
+// ---- a vector of packed elements from memory ----
+
+// Of `lanes` neighbours across K (rows k .. k + group - 1 of `row_stride` apart, `rows` of them
+// there), the first n.
 template <class T>
-void pack_panel(Index K, Index columns, Index width, Matrix<const T> b, Sum<T>* panel) {
-  using S = Sum<T>;
-  constexpr int L = lanes<S>;
+inline Vec<typename Packed<T>::type> load_across(const T* p, Index, Index, int n) {
+  return widen(p, n);
+}
+
+// Of `lanes` packed neighbours along K, the first n elements.
+template <class T>
+inline Vec<typename Packed<T>::type> load_along(const T* p, int n) {
+  return widen(p, n);
+}
+
+// One packed element, `count` of its group there.
+template <class T>
+inline typename Packed<T>::type load_single(const T* p, Index, Index) {
+  return widen_one(p);
+}
+
+#if defined(__AVX512BF16__)
+inline Bits32 load_across(const bfloat16* p, Index row_stride, Index rows, int n) {
+  const Bits32 first = __builtin_convertvector(load_bits(&p->bits, n), Bits32);
+  if (rows < 2) return first;
+  const Bits16 second = load_bits(&p[row_stride].bits, n);
+  return first | (__builtin_convertvector(second, Bits32) << 16);
+}
+
+inline Bits32 load_along(const bfloat16* p, int n) {
+  return (Bits32)_mm512_maskz_loadu_epi16(__mmask32((std::uint64_t(1) << n) - 1), p);
+}
+
+inline std::uint32_t load_single(const bfloat16* p, Index stride, Index count) {
+  return p->bits | (count < 2 ? 0u : std::uint32_t(p[stride].bits) << 16);
+}
+#endif
+
+// ---- whole operands ----
+
+// A panel of B (K x columns): packed rows of `width` elements, a multiple of the lanes, of which
+// those from `columns` on are zero.
+template <class T>
+void pack_panel(Index K, Index columns, Index width, Matrix<const T> b,
+                typename Packed<T>::type* panel) {
+  using P = typename Packed<T>::type;
+  constexpr int L = lanes<P>;
+  constexpr Index G = Packed<T>::group;
   if (b.col_stride == 1) {
-    for (Index k = 0; k < K; ++k) {
+    for (Index k = 0; k < K; k += G, panel += width) {
       const T* row = b.data + k * b.row_stride;
       for (Index n = 0; n < width; n += L) {
         const Index left = columns - n;
-        store(panel + k * width + n, widen(row + n, int(left < L ? left : L)));
+        store(panel + n, load_across(row + n, b.row_stride, K - k, int(left < L ? left : L)));
       }
     }
     return;
   }
   if (b.row_stride == 1) {  // each column of B is adjacent in memory: transpose squares
     for (Index n = 0; n < width; n += L) {
-      for (Index k = 0; k < K; k += L) {
-        const int used_k = int(K - k < L ? K - k : L);
-        Vec<S> square[L];
+      for (Index k = 0; k < K; k += L * G) {
+        const int used = int(K - k < L * G ? K - k : L * G);
+        Vec<P> square[L];
 #pragma GCC unroll 16
         for (int j = 0; j < L; ++j) {
           square[j] =
-              n + j < columns ? widen(b.data + (n + j) * b.col_stride + k, used_k) : Vec<S>{};
+              n + j < columns ? load_along(b.data + (n + j) * b.col_stride + k, used) : Vec<P>{};
         }
-        transpose<S>(square);
-        S* target = panel + k * width + n;
-        if (used_k == L) {
+        transpose<P>(square);
+        P* target = panel + k / G * width + n;
+        if (used == L * G) {
 #pragma GCC unroll 16
           for (int i = 0; i < L; ++i) store(target + i * width, square[i]);
         } else {
-          for (int i = 0; i < used_k; ++i) store(target + i * width, square[i]);
+          for (int i = 0; i * G < used; ++i) store(target + i * width, square[i]);
         }
       }
     }
     return;
   }
-  for (Index k = 0; k < K; ++k) {
+  for (Index k = 0; k < K; k += G, panel += width) {
     const T* row = b.data + k * b.row_stride;
     for (Index n = 0; n < width; ++n) {
-      panel[k * width + n] = n < columns ? widen_one(row + n * b.col_stride) : S(0);
+      panel[n] = n < columns ? load_single(row + n * b.col_stride, b.row_stride, K - k) : P(0);
     }
   }
 }
 
-// A block of A (M x K), kept along its unit stride. Returns the view of the copy.
+// A block of A (M x K), kept along its unit stride; `copy` has room for M rounded up to the lanes.
+// Returns the view of the copy, in packed elements.
 template <class T>
-Matrix<const Sum<T>> pack_rows(Index M, Index K, Matrix<const T> a, Sum<T>* copy) {
-  using S = Sum<T>;
-  constexpr int L = lanes<S>;
-  const bool along_m = a.row_stride == 1;
-  const Matrix<const T> source = along_m ? a.transposed() : a;
-  const Index rows = along_m ? K : M;
-  const Index cols = along_m ? M : K;
-  for (Index r = 0; r < rows; ++r) {
-    const T* row = source.data + r * source.row_stride;
-    S* target = copy + r * cols;
-    if (source.col_stride == 1) {
-      Index c = 0;
-      for (; c + L <= cols; c += L) store(target + c, widen(row + c, L));
-      if (c < cols) store_first(target + c, widen(row + c, int(cols - c)), int(cols - c));
-    } else {
-      for (Index c = 0; c < cols; ++c) target[c] = widen_one(row + c * source.col_stride);
+Matrix<const typename Packed<T>::type> pack_rows(Index M, Index K, Matrix<const T> a,
+                                                 typename Packed<T>::type* copy) {
+  using P = typename Packed<T>::type;
+  constexpr int L = lanes<P>;
+  constexpr Index G = Packed<T>::group;
+  if (a.col_stride != 1) {
+    const Index width = (M + L - 1) / L * L;
+    pack_panel<T>(K, M, width, a.transposed(), copy);
+    return {copy, 1, width};
+  }
+  const Index depth = (K + G - 1) / G;
+  for (Index m = 0; m < M; ++m) {
+    const T* row = a.data + m * a.row_stride;
+    P* target = copy + m * depth;
+    Index k = 0;
+    for (; k + L * G <= K; k += L * G) store(target + k / G, load_along(row + k, L * G));
+    if (k < K) {
+      store_first(target + k / G, load_along(row + k, int(K - k)), int((K - k + G - 1) / G));
     }
   }
-  const Matrix<const S> view = {copy, cols, 1};
-  return along_m ? view.transposed() : view;
+  return {copy, depth, 1};
 }

@@ -168,6 +168,38 @@ inline void narrow_one(T* p, Sum<T> value) {
   narrow(p, value - Vec<Sum<T>>{}, 1);
 }
 
+// ---- packed operands: what the tile multiplies, and how ----
+
+// By default an element widened to the type of the sums.
+template <class T>
+struct Packed {
+  using type = Sum<T>;
+  static constexpr int group = 1;  // elements along K in one packed element
+
+  static Vec<type> multiply_add(Vec<type> sum, Vec<type> a, Vec<type> b) { return sum + a * b; }
+};
+
+#if defined(__AVX512BF16__)
+// Pairs along K, two products a lane and instruction. Subnormal inputs count as zero.
+template <>
+struct Packed<bfloat16> {
+  using type = std::uint32_t;
+  static constexpr int group = 2;
+
+  static Vec<float> multiply_add(Vec<float> sum, Bits32 a, Bits32 b) {
+    return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+  }
+};
+
+// A tensor of 16-bit elements promises no alignment to pairs.
+template <>
+inline Bits32 broadcast(const std::uint32_t* p) {
+  std::uint32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return pair - Bits32{};
+}
+#endif
+
 // ---- transposition of a square of lanes x lanes elements held in registers ----
 
 template <int... I>
