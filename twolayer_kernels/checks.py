@@ -30,12 +30,42 @@ class ArrayChecks(NamedTuple):
         self._bias(op, "b", b, x, w.shape[0], "out_features")
 
     def two_layer(self, x: Any, w1: Any, w2: Any, b1: Any, b2: Any) -> None:
+        if self._two_layer_fits(x, w1, w2, b1, b2):
+            return
         op = "two_layer"
         self._input(op, x)
         self._weight(op, "w1", w1, x, x.shape[-1], "hidden_features, in_features")
         self._weight(op, "w2", w2, x, w1.shape[0], "out_features, hidden_features")
         self._bias(op, "b1", b1, x, w1.shape[0], "hidden_features")
         self._bias(op, "b2", b2, x, w2.shape[0], "out_features")
+
+    def _two_layer_fits(self, x: Any, w1: Any, w2: Any, b1: Any, b2: Any) -> bool:
+        """Whether all is right, in a fifth of the time that finding out what is wrong takes."""
+        try:
+            dtype, device = x.dtype, x.device
+            hidden_features, in_features = w1.shape
+            out_features, columns = w2.shape
+            return (
+                dtype in self.dtypes  # so x is an array of this library
+                and x.shape[-1] == in_features
+                and columns == hidden_features
+                and w1.dtype is dtype
+                and w2.dtype is dtype
+                and w1.device == device
+                and w2.device == device
+                and (
+                    b1 is None
+                    or (
+                        b1.dtype is dtype and b1.device == device and b1.shape == (hidden_features,)
+                    )
+                )
+                and (
+                    b2 is None
+                    or (b2.dtype is dtype and b2.device == device and b2.shape == (out_features,))
+                )
+            )
+        except (AttributeError, IndexError, TypeError, ValueError):
+            return False
 
     def like(self, op: str, name: str, value: Any, x: Any, shape: tuple[int, ...]) -> None:
         """``value`` must have x's dtype and device and exactly this shape."""

@@ -22,8 +22,8 @@ def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     )
 
 
-def _autocast_enabled(x: object) -> bool:
-    return isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type)
+def _device_type(x: object) -> str:
+    return x.device.type if isinstance(x, Tensor) else "cpu"
 
 
 def two_layer(
@@ -67,7 +67,7 @@ def two_layer(
         tensor([[12.],
                 [12.]])
     """
-    if _autocast_enabled(x):
+    if torch.is_autocast_enabled(_device_type(x)):
         x, w1, w2, b1, b2 = _autocast(x, w1, w2, b1, b2)  # type: ignore[assignment]
     _CHECKS.two_layer(x, w1, w2, b1, b2)
     chosen = dispatch.backend_for(x, backend)
@@ -111,7 +111,7 @@ def linear_relu(
         >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
         tensor([[1., 0.]])
     """
-    if _autocast_enabled(x):
+    if torch.is_autocast_enabled(_device_type(x)):
         x, w, b = _autocast(x, w, b)  # type: ignore[assignment]
     _CHECKS.linear_relu(x, w, b)
     chosen = dispatch.backend_for(x, backend)
