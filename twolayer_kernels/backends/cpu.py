@@ -44,8 +44,14 @@ def _features_first(dtype: torch.dtype, batch: int, features: int) -> bool:
 def _new_activation(batch: int, features: int, dtype: torch.dtype) -> Tensor:
     """Memory for an activation, in the layout that suits its size."""
     if _features_first(dtype, batch, features):
-        return torch.empty((features, batch), dtype=dtype).T
-    return torch.empty((batch, features), dtype=dtype)
+        return torch.empty(features, batch, dtype=dtype).T
+    return torch.empty(batch, features, dtype=dtype)
+
+
+def _new_gradient(t: Tensor) -> Tensor:
+    """Contiguous memory for the gradient of ``t``."""
+    # Of torch's ways to allocate, the fastest (0.6 us); it keeps the strides, hence the question.
+    return torch.empty_like(t) if t.is_contiguous() else torch.empty(t.shape, dtype=t.dtype)
 
 
 def _plain(t: Tensor) -> Tensor:
@@ -59,7 +65,7 @@ def _with_unit_stride(a: Tensor) -> Tensor:
 
 
 def linear_relu_forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    a = torch.empty((x.shape[0], w.shape[0]), dtype=x.dtype)
+    a = torch.empty(x.shape[0], w.shape[0], dtype=x.dtype)
     b = None if b is None else _plain(b)
     _cpu.linear_relu_forward(torch.get_num_threads(), _plain(x), _plain(w), b, a)
     return a
@@ -68,10 +74,9 @@ def linear_relu_forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 def linear_relu_backward(
     grad_a: Tensor, x: Tensor, w: Tensor, a: Tensor, needs: tuple[bool, bool, bool]
 ) -> tuple[Gradient, Gradient, Gradient]:
-    dtype = grad_a.dtype
-    grad_x = torch.empty(x.shape, dtype=dtype) if needs[0] else None
-    grad_w = torch.empty(w.shape, dtype=dtype) if needs[1] else None
-    grad_b = torch.empty(w.shape[0], dtype=dtype) if needs[2] else None
+    grad_x = _new_gradient(x) if needs[0] else None
+    grad_w = _new_gradient(w) if needs[1] else None
+    grad_b = torch.empty(w.shape[0], dtype=w.dtype) if needs[2] else None
     _cpu.linear_relu_backward(
         torch.get_num_threads(),
         _plain(grad_a),
@@ -96,7 +101,7 @@ def two_layer_forward(
     dtype, batch = x.dtype, x.shape[0]
     out_features, hidden_features = w2.shape
     a = _new_activation(batch, hidden_features, dtype) if keep_activation else None
-    y = torch.empty((batch, out_features), dtype=dtype)
+    y = torch.empty(batch, out_features, dtype=dtype)
     b1 = None if b1 is None else _plain(b1)
     b2 = None if b2 is None else _plain(b2)
     _cpu.two_layer_forward(torch.get_num_threads(), _plain(x), _plain(w1), _plain(w2), b1, b2, a, y)
@@ -113,11 +118,10 @@ def two_layer_backward(
     needs: tuple[bool, bool, bool, bool, bool],
 ) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
     dtype = grad_y.dtype
-    hidden_features, in_features = w1.shape
-    grad_x = torch.empty((grad_y.shape[0], in_features), dtype=dtype) if needs[0] else None
-    grad_w1 = torch.empty((hidden_features, in_features), dtype=dtype) if needs[1] else None
-    grad_w2 = torch.empty(w2.shape, dtype=dtype) if needs[2] else None
-    grad_b1 = torch.empty(hidden_features, dtype=dtype) if needs[3] else None
+    grad_x = torch.empty(grad_y.shape[0], w1.shape[1], dtype=dtype) if needs[0] else None
+    grad_w1 = _new_gradient(w1) if needs[1] else None
+    grad_w2 = _new_gradient(w2) if needs[2] else None
+    grad_b1 = torch.empty(w1.shape[0], dtype=dtype) if needs[3] else None
     grad_b2 = torch.empty(w2.shape[0], dtype=dtype) if needs[4] else None
     _cpu.two_layer_backward(
         torch.get_num_threads(),
