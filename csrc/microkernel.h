@@ -101,6 +101,9 @@ void tile(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
   using P = typename Packed<T>::type;
   constexpr int L = lanes<S>;
   Vec<S> acc[MR][NV] = {};
+  for (int i = 0; i < MR; ++i) {
+    for (int j = 0; j < NV; ++j) __builtin_prefetch(out.c + i * out.c_stride + j * L, 1);
+  }
   for (Index k = 0; k < K; ++k) {
     Vec<P> columns[NV];
     for (int j = 0; j < NV; ++j) columns[j] = load(b + j * L);
