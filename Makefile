@@ -35,7 +35,7 @@ $(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) "pip>=25.1"
 	$(PIP_INSTALL) torch
-	$(PIP_INSTALL) --group dev --editable ".[cli,triton]"
+	PYTHONWARNINGS="ignore:Editable installation" $(PIP_INSTALL) --group dev --editable ".[cli]"
 	touch $@
 
 clean:
