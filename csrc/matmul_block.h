@@ -14,13 +14,6 @@ constexpr Index BLOCK_PARTIAL_M = 240;
 // Tiles added into a column sum in float before they are added to the double behind it.
 constexpr int COL_SUM_TILES = 32;
 
-// Part `index` of `count` nearly equal parts of [0, size).
-inline Range part(Index size, Index count, Index index) {
-  const Index base = size / count, extra = size % count;
-  const Index begin = index * base + (index < extra ? index : extra);
-  return {begin, begin + base + (index < extra)};
-}
-
 inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 // Memory that a thread keeps between calls. Its size has a bound, see the sums of the blocks.
