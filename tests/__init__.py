@@ -1,0 +1,1 @@
+"""The tests, a package so that the benches can import the shapes from it."""

@@ -1,0 +1,132 @@
+"""Threads: torch's count is obeyed, calls may run at once, and the GIL is released."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from twolayer_kernels.functional import two_layer
+
+from .comparing import assert_same_bits
+from .problems import (
+    BACKENDS,
+    DTYPES,
+    check_budget,
+    check_exact,
+    dtype_id,
+    fused,
+    integers,
+    randoms,
+)
+from .shapes import FEW_SHAPES, MIXED_SHAPES, Shape, size_id
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+each_count = pytest.mark.parametrize("threads", [1, 2, 3, 7])
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@each_backend
+@each_count
+@each_dtype
+@pytest.mark.parametrize("shape", [*FEW_SHAPES, *MIXED_SHAPES], ids=size_id)
+def test_any_thread_count_is_exact(set_threads, backend, shape, dtype, threads):
+    set_threads(threads)
+    problem = integers(shape, dtype, seed=1)
+    check_exact(problem, fused(problem, backend))
+
+
+@each_backend
+@each_count
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_id)
+@pytest.mark.parametrize("shape", [*FEW_SHAPES, Shape(64, 1000, 100, 10)], ids=size_id)
+def test_any_thread_count_is_within_budget(set_threads, backend, shape, dtype, threads):
+    problem = randoms(shape, dtype, seed=2)
+    set_threads(threads)
+    check_budget([problem], [fused(problem, backend)])
+
+
+@each_backend
+@each_count
+@pytest.mark.parametrize("shape", [Shape(70, 250, 40, 17), Shape(64, 1000, 100, 10)], ids=size_id)
+def test_any_thread_count_gives_the_same_bits_twice(set_threads, backend, shape, threads):
+    set_threads(threads)
+    problem = randoms(shape, torch.float32, seed=3)
+    first, second = fused(problem, backend), fused(problem, backend)
+    for name in first:
+        assert_same_bits(name, second[name], first[name])
+
+
+@each_backend
+def test_calls_from_several_python_threads_at_once(backend):
+    """Each with a shape and dtype of its own, again and again: they share no scratch memory."""
+    problems = [
+        integers(shape, dtype, seed=4)
+        for shape in (Shape(33, 70, 65, 10), Shape(64, 600, 100, 10), Shape(128, 96, 80, 64))
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    start = threading.Barrier(len(problems))
+
+    def run(problem):
+        start.wait()
+        for _ in range(15):
+            check_exact(problem, fused(problem, backend))
+
+    with ThreadPoolExecutor(len(problems)) as pool:
+        for future in [pool.submit(run, problem) for problem in problems]:
+            future.result()
+
+
+def share_of_ticks(call) -> float:
+    """How much of the time of ``call`` another Python thread was awake for, from 0 to about 1."""
+    pause, ticks, stop = 0.0005, 0, threading.Event()
+
+    def tick():
+        nonlocal ticks
+        while not stop.is_set():
+            time.sleep(pause)
+            ticks += 1
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        while ticks == 0:
+            time.sleep(0.001)
+        before, start = ticks, time.perf_counter()
+        call()
+        return (ticks - before) * pause / (time.perf_counter() - start)
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("part", ["forward", "backward"])
+def test_another_python_thread_runs_during_a_kernel(set_threads, part):
+    set_threads(1)
+    x, w1, w2 = torch.randn(800, 1024), torch.randn(2048, 1024), torch.randn(1024, 2048)
+    if part == "forward":
+        share = share_of_ticks(lambda: two_layer(x, w1, w2, backend="cpu"))
+    else:
+        y = two_layer(x, w1.requires_grad_(), w2, backend="cpu")
+        share = share_of_ticks(y.sum().backward)
+    assert share > 0.15
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="usleep is POSIX's")
+def test_a_call_that_holds_the_gil_is_found():
+    holds_the_gil = ctypes.PyDLL(None).usleep
+    assert share_of_ticks(lambda: holds_the_gil(300_000)) < 0.15

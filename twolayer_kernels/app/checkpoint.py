@@ -1,0 +1,180 @@
+"""Checkpoints: one file that plain torch loads, and from which a training goes on to the same bits.
+
+``torch.load(path, weights_only=True)`` gives a dict. ``model`` is the state dict
+of a ``TwoLayerNet`` (``linear1.weight``, ...); ``x = (raw - feature_mean) /
+feature_scale`` goes in; ``classes[y.argmax(1)]``, or for regression
+``y * target_scale + target_mean``, comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from .data import Data
+from .failures import BadInput
+from .training import LOSSES, Config, Training
+
+FORMAT = 1
+_KINDS: dict[str, type] = {
+    "format": int,
+    "config": dict,
+    "data": dict,
+    "model": dict,
+    "optimizer": dict,
+    "plain_model": dict,
+    "plain_optimizer": dict,
+    "rng": torch.Tensor,
+    "epoch": int,
+    "losses": list,
+    "plain_losses": list,
+}
+Checkpoint = dict[str, Any]
+
+
+def fingerprint(data: Data) -> str:
+    """Tells the same training data from others, to the bit."""
+    digest = hashlib.sha256()
+    for tensor in (data.x_train, data.y_train):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, training: Training) -> None:
+    """Writes the whole file or, where that fails, leaves the one that was there.
+
+    Raises:
+        BadInput: the path cannot be written.
+    """
+    data = training.data
+    content: Checkpoint = {
+        "format": FORMAT,
+        "library": f"twolayer_kernels {__version__}",
+        "model": training.fused.model.state_dict(),
+        "optimizer": training.fused.optimizer.state_dict(),
+        "plain_model": training.plain.model.state_dict(),
+        "plain_optimizer": training.plain.optimizer.state_dict(),
+        "rng": training.generator.get_state(),
+        "epoch": training.epoch,
+        "step": training.epoch * training.steps_per_epoch,
+        "losses": training.fused.losses,
+        "plain_losses": training.plain.losses,
+        "config": {
+            **asdict(training.config),
+            "in_features": data.in_features,
+            "out_features": data.out_features,
+            "threads": torch.get_num_threads(),
+        },
+        "data": {"name": data.name, "task": data.task, "fingerprint": fingerprint(data)},
+        "classes": data.classes,
+        "feature_mean": data.feature_mean,
+        "feature_scale": data.feature_scale,
+        "target_mean": data.target_mean,
+        "target_scale": data.target_scale,
+    }
+    try:
+        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        try:
+            torch.save(content, unfinished)
+            os.replace(unfinished, path)
+        except BaseException:
+            os.unlink(unfinished)
+            raise
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def load(path: Path) -> Checkpoint:
+    """The content of a checkpoint, with every part in place.
+
+    Raises:
+        BadInput: the file cannot be read, or is no checkpoint of :func:`save`.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from error
+    with file:
+        try:
+            content = torch.load(file, weights_only=True, map_location="cpu")
+        except Exception as error:  # a broken file makes torch.load raise nearly anything
+            raise BadInput(f"{path}: is no readable torch checkpoint, or a damaged one") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: holds a {type(content).__name__}, needs a checkpoint of --save")
+    for key, kind in _KINDS.items():
+        if not isinstance(content.get(key), kind):
+            raise BadInput(f"{path}: is no checkpoint of --save: its {key!r} is missing or broken")
+    if content["format"] != FORMAT:
+        raise BadInput(f"{path}: has format {content['format']}, this version reads {FORMAT}")
+    return content
+
+
+def config_of(path: Path, content: Checkpoint) -> Config:
+    """The config that the checkpoint was trained with.
+
+    Raises:
+        BadInput: a part of it is missing or makes no sense.
+    """
+    config = content["config"]
+    sane: dict[str, Callable[[Any], bool]] = {
+        "hidden_features": lambda value: type(value) is int and value > 0,
+        "batch_size": lambda value: type(value) is int and value > 0,
+        "lr": lambda value: type(value) is float and 0 < value < float("inf"),
+        "seed": lambda value: type(value) is int and value >= 0,
+        "loss": lambda value: value in LOSSES,
+    }
+    for name, is_sane in sane.items():
+        if not is_sane(config.get(name)):
+            raise BadInput(f"{path}: is no checkpoint of --save: its config has no usable {name}")
+    return Config(**{name: config[name] for name in sane})
+
+
+def _check_fit(path: Path, content: Checkpoint, training: Training) -> None:
+    saved, data = content["config"], training.data
+    for name, word in (("in_features", "features"), ("out_features", "outputs")):
+        if saved.get(name) != getattr(data, name):
+            raise BadInput(
+                f"{path}: was trained on data with {saved.get(name)} {word},"
+                f" {data.name} has {getattr(data, name)}"
+            )
+    if content["data"].get("fingerprint") != fingerprint(data):
+        raise BadInput(f"{path}: was trained on other samples than those of {data.name}")
+    for part, side in (("model", training.fused), ("plain_model", training.plain)):
+        for name, tensor in side.model.state_dict().items():
+            found = content[part].get(name)
+            if not isinstance(found, torch.Tensor) or found.shape != tensor.shape:
+                shape = tuple(found.shape) if isinstance(found, torch.Tensor) else "nothing"
+                raise BadInput(
+                    f"{path}: {part} needs {name} of shape {tuple(tensor.shape)}, got {shape}"
+                )
+
+
+def restore(path: Path, content: Checkpoint, training: Training) -> None:
+    """Puts ``training`` where the checkpoint's stood; it goes on from there to the same bits.
+
+    Raises:
+        BadInput: sizes or data differ from the checkpoint's.
+    """
+    _check_fit(path, content, training)
+    try:
+        training.fused.model.load_state_dict(content["model"])
+        training.plain.model.load_state_dict(content["plain_model"])
+        training.fused.optimizer.load_state_dict(content["optimizer"])
+        training.plain.optimizer.load_state_dict(content["plain_optimizer"])
+        training.generator.set_state(content["rng"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        line = str(error).splitlines()[0]
+        raise BadInput(f"{path}: its state does not fit this training: {line}") from error
+    training.epoch = content["epoch"]
+    training.fused.losses = list(content["losses"])
+    training.plain.losses = list(content["plain_losses"])

@@ -1,0 +1,164 @@
+"""The data of a training job: the bundled digits, the tutorials' regression, a user's own file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .failures import BadInput
+from .files import Samples, read_samples
+
+Array = NDArray[Any]
+Task = Literal["classification", "regression"]
+
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Data:
+    """Features and targets ready for training, and what turned the raw values into them.
+
+    Args:
+        name: for tables and checkpoints.
+        x_train, x_test: float32, scaled. Without test samples, scores are those of training.
+        y_train, y_test: class numbers (int64), or scaled float32 targets (samples, outputs).
+        classes: the raw label of each class number; ``None`` for regression.
+        feature_mean, feature_scale: ``x = (raw - mean) / scale``, from the training samples.
+        target_mean, target_scale: the same for regression targets.
+    """
+
+    name: str
+    task: Task
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: list[int] | list[str] | None
+    feature_mean: Tensor
+    feature_scale: Tensor
+    target_mean: Tensor
+    target_scale: Tensor
+
+    @property
+    def short_name(self) -> str:
+        return Path(self.name).name
+
+    @property
+    def in_features(self) -> int:
+        return self.x_train.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return len(self.classes) if self.classes is not None else self.y_train.shape[1]
+
+    @property
+    def score_name(self) -> str:
+        held_out = "test" if len(self.x_test) else "training"
+        return f"{held_out} accuracy" if self.task == "classification" else f"{held_out} R2"
+
+
+def _split(labels: Array | None, samples: int, seed: int) -> tuple[Array, Array]:
+    """Places of training and test samples; with labels, each class gives its share to the test."""
+    random = np.random.default_rng(seed)
+    groups = [np.arange(samples)]
+    if labels is not None:
+        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    train, test = [], []
+    for group in groups:
+        shuffled = random.permutation(group)
+        held_out = round(TEST_SHARE * len(group))
+        test.append(shuffled[:held_out])
+        train.append(shuffled[held_out:])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+
+
+def _scaling(train: Array, name: str) -> tuple[Array, Array]:
+    """Mean and standard deviation of each column; 1 for a column that does not vary."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, scale = train.mean(0), train.std(0)
+        scale = np.where(scale > 0, scale, 1.0)
+        fits = np.isfinite(((train - mean) / scale).astype(np.float32)).all()
+    if not (fits and np.isfinite(mean).all() and np.isfinite(scale).all()):
+        raise BadInput(f"{name}: its values are too large to scale")
+    return mean, scale
+
+
+def _float32(array: Array) -> Tensor:
+    return torch.tensor(np.ascontiguousarray(array), dtype=torch.float32)
+
+
+def prepare(samples: Samples, seed: int) -> Data:
+    """Held-out split and scaling to mean 0 and standard deviation 1, both from ``seed`` alone.
+
+    Raises:
+        BadInput: there is too little to learn from, or nothing to tell apart.
+    """
+    name, x, y = samples
+    if len(x) < 5:
+        raise BadInput(f"{name}: needs at least 5 samples, got {len(x)}")
+    classes: list[int] | list[str] | None = None
+    labels = None
+    if y.dtype.kind != "f":
+        found, labels = np.unique(y, return_inverse=True)
+        if len(found) < 2:
+            raise BadInput(f"{name}: a classifier needs at least 2 classes, got {len(found)}")
+        if len(found) > len(x) // 2:
+            raise BadInput(
+                f"{name}: {len(found)} classes in {len(x)} samples are too many to learn;"
+                " for regression, write the targets with a decimal point"
+            )
+        classes = found.tolist()
+    train, test = _split(labels, len(x), seed)
+    feature_mean, feature_scale = _scaling(x[train], name)
+    x = (x - feature_mean) / feature_scale
+    if labels is not None:
+        target_mean, target_scale = np.zeros(1), np.ones(1)
+        targets = torch.tensor(labels, dtype=torch.int64)
+    else:
+        y = y.reshape(len(y), -1)
+        target_mean, target_scale = _scaling(y[train], name)
+        targets = _float32((y - target_mean) / target_scale)
+    features = _float32(x)
+    return Data(
+        name,
+        "regression" if classes is None else "classification",
+        features[train],
+        targets[train],
+        features[test],
+        targets[test],
+        classes,
+        _float32(feature_mean),
+        _float32(feature_scale),
+        _float32(target_mean),
+        _float32(target_scale),
+    )
+
+
+def digits(seed: int) -> Data:
+    """1797 handwritten digits of 8 x 8 pixels, the set that scikit-learn brings with it."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    x, y = load_digits(return_X_y=True)
+    return prepare(Samples("digits", x, y), seed)
+
+
+def from_file(path: Path, target: str | None, seed: int) -> Data:
+    return prepare(read_samples(path, target), seed)
+
+
+def tutorial_regression(seed: int) -> Data:
+    """The tutorials' problem: 64 random samples of 1000 features, 10 random targets, none held out.
+
+    It asks whether the network can learn them by heart.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(64, 1000, generator=generator)
+    y = torch.randn(64, 10, generator=generator)
+    zeros, ones = torch.zeros(1), torch.ones(1)
+    return Data("regression", "regression", x, y, x[:0], y[:0], None, zeros, ones, zeros, ones)

@@ -1,0 +1,118 @@
+"""The ladder's table, and the command that fills it."""
+
+from __future__ import annotations
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from .. import words
+from ..failures import RunFailed
+from ..machine import check_device, describe_backend, set_threads
+from .problem import BATCH, HIDDEN_FEATURES, IN_FEATURES, OUT_FEATURES, Problem
+from .rungs import Rung
+from .running import BUDGETS, START_STEPS, Outcome, run
+
+
+def _distance(found: float, allowed: float) -> str:
+    text = words.distance(found)
+    if not found <= allowed:
+        return f"[red]{text}[/red]"
+    return f"[dim]({text})[/dim]" if allowed == float("inf") else text
+
+
+def make_table(outcomes: list[Outcome]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+    )
+    table.add_column("rung", no_wrap=True)
+    for first_line, second_line in (
+        ("first", "loss"),
+        ("last", "loss"),
+        ("apart", "start"),
+        ("apart", "all"),
+        ("plain", "us/step"),
+        ("fused", "us/step"),
+        ("", "ratio"),
+    ):
+        table.add_column(f"{first_line}\n{second_line}", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for outcome in outcomes:
+        fused = outcome.fused_losses
+        table.add_row(
+            outcome.rung.title,
+            words.loss(fused[0]),
+            words.loss(fused[-1]),
+            _distance(outcome.start_distance, outcome.budget.start),
+            _distance(outcome.whole_distance, outcome.budget.whole),
+            words.microseconds(outcome.plain_seconds),
+            words.microseconds(outcome.fused_seconds),
+            words.ratio(outcome.plain_seconds, outcome.fused_seconds),
+            "[green]ok[/green]" if outcome.problem is None else "[red]OUT[/red]",
+        )
+    return table
+
+
+def _notes(outcomes: list[Outcome], dtype: torch.dtype, name: str) -> list[str]:
+    budget = BUDGETS[dtype]
+    notes = [
+        "apart: largest relative distance of the two loss curves;"
+        f" {name} allows {budget.start:.0e} over the first {START_STEPS} steps (start),"
+        f" {budget.whole:.0e} over all."
+    ]
+    for outcome in outcomes:
+        if outcome.budget != budget:  # a chaotic rung in float32
+            notes.append(
+                f"{outcome.rung.name}: chaotic in {name}, judged by its first {START_STEPS} steps"
+                f" at {outcome.budget.start:.0e}; --dtype float64 judges them all."
+            )
+    notes.append("ratio: median time of a plain step over that of a fused step.")
+    return notes
+
+
+def climb(
+    rungs: list[Rung],
+    *,
+    steps: int,
+    seed: int,
+    dtype_name: str,
+    device: str,
+    backend: str | None,
+    threads: int | None,
+    console: Console,
+) -> None:
+    """Runs the rungs and prints the table.
+
+    Raises:
+        RunFailed: a rung is out of budget.
+        BadInput: there is no such device, or the backend cannot run such tensors.
+    """
+    set_threads(threads)
+    dtype = {"float32": torch.float32, "float64": torch.float64}[dtype_name]
+    check_device(device)
+    kernels = describe_backend(device, dtype, backend)
+    problem = Problem(seed, dtype, device, backend)
+    outcomes = []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("ladder", total=len(rungs))
+        for rung in rungs:
+            progress.update(task, description=rung.title)
+            outcomes.append(run(rung, problem, steps))
+            progress.advance(task)
+    sizes = f"{BATCH} x {IN_FEATURES} x {HIDDEN_FEATURES} x {OUT_FEATURES}"
+    title = (
+        f"{sizes}, {steps} steps, {dtype_name} on {device} by {kernels}, threads:"
+        f" {torch.get_num_threads()}"
+    )
+    console.print(title, highlight=False, markup=False)
+    console.print(make_table(outcomes))
+    for note in _notes(outcomes, dtype, dtype_name):
+        console.print(note, style="dim", highlight=False)
+    faults = [f"{o.rung.title}: {o.problem}" for o in outcomes if o.problem is not None]
+    if faults:
+        raise RunFailed("out of budget: " + "; ".join(faults))
