@@ -50,7 +50,9 @@ class BuildExt(build_ext):
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text("#include <omp.h>\n#include <vector>\nint main() { return 0; }\n")
         try:
-            self.compiler.compile([str(probe)], extra_postargs=["-std=c++17", "-fopenmp"])
+            self.compiler.compile(
+                [str(probe)], self.build_temp, extra_postargs=["-std=c++17", "-fopenmp"]
+            )
         except CompileError as error:
             raise CompileError(NO_COMPILER + str(error)) from error
 

@@ -3,7 +3,7 @@
 // Included only by the kernels_*.cpp files, inside their namespace.
 
 // Rows summed in float before the sum is added to the double behind it.
-constexpr Index ROWS_PER_SUM = 64;
+constexpr Index ROWS_PER_SUM = 16;
 
 // One row from `x`, widened, into `row`.
 template <class T>

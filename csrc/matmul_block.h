@@ -12,7 +12,7 @@ constexpr Index BLOCK_N = 1024 / sizeof(S);
 constexpr Index BLOCK_COPY_M = 96;
 constexpr Index BLOCK_PARTIAL_M = 240;
 // Tiles added into a column sum in float before they are added to the double behind it.
-constexpr int COL_SUM_TILES = 32;
+constexpr int COL_SUM_TILES = 16;
 
 inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 

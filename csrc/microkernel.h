@@ -101,56 +101,47 @@ inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV], const TileStore<T>& out) {
 }
 
 // Packed elements along K that one accumulator sums before it is set aside: the rounding error
-// grows with the root of this length. At 512 it was 1.7 times that of torch's float32 (RMS, K of
-// 512), at 256 it is 1.2 times.
-constexpr Index CHAIN = 256;
-
-// acc += a b over K packed elements; moves a and b behind them.
-template <class T, int MR, int NV>
-inline void multiply(Index K, const typename Packed<T>::type*& a, Index a_row, Index a_col,
-                     const typename Packed<T>::type*& b, Vec<Sum<T>> (&acc)[MR][NV]) {
-  using P = typename Packed<T>::type;
-  constexpr int L = lanes<P>;
-  for (Index k = 0; k < K; ++k) {
-    Vec<P> columns[NV];
-    for (int j = 0; j < NV; ++j) columns[j] = load(b + j * L);
-    for (int i = 0; i < MR; ++i) {
-      const Vec<P> element = broadcast(a + i * a_row);
-      for (int j = 0; j < NV; ++j) {
-        acc[i][j] = Packed<T>::multiply_add(acc[i][j], element, columns[j]);
-      }
-    }
-    a += a_col;
-    b += NV * L;
-  }
-}
+// grows with the root of this length. With 192 it is that of torch's float32 product; with 512 it
+// was 1.7 times as large (RMS, K of 512).
+constexpr Index CHAIN = 192;
 
 // a: MR x K with strides; b: a packed panel, K x (NV * lanes); both in packed elements.
 template <class T, int MR, int NV>
 void tile(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
           const typename Packed<T>::type* b, const TileStore<T>& out) {
   using S = Sum<T>;
+  using P = typename Packed<T>::type;
   constexpr int L = lanes<S>;
   for (int i = 0; i < MR; ++i) {
     for (int j = 0; j < NV; ++j) __builtin_prefetch(out.c + i * out.c_stride + j * L, 1);
   }
-  Vec<S> acc[MR][NV] = {};
-  if (K <= CHAIN) {
-    multiply<T, MR, NV>(K, a, a_row, a_col, b, acc);
-  } else {
-    Vec<S> set_aside[MR][NV] = {};
-    const Index chains = (K + CHAIN - 1) / CHAIN;
-    for (Index chain = 0; chain < chains; ++chain) {
+  const Index chains = K <= CHAIN ? 1 : (K + CHAIN - 1) / CHAIN;
+  Vec<S> acc[MR][NV] = {}, set_aside[MR][NV];
+  for (Index chain = 0;;) {  // the loop over K stands here once: a second copy of it spills
+    const Index length = chains == 1 ? K : part(K, chains, chain).size();
+    for (Index k = 0; k < length; ++k) {
+      Vec<P> columns[NV];
+      for (int j = 0; j < NV; ++j) columns[j] = load(b + j * L);
       for (int i = 0; i < MR; ++i) {
+        const Vec<P> element = broadcast(a + i * a_row);
         for (int j = 0; j < NV; ++j) {
-          set_aside[i][j] += acc[i][j];
-          acc[i][j] = Vec<S>{};
+          acc[i][j] = Packed<T>::multiply_add(acc[i][j], element, columns[j]);
         }
       }
-      multiply<T, MR, NV>(part(K, chains, chain).size(), a, a_row, a_col, b, acc);
+      a += a_col;
+      b += NV * L;
     }
+    if (chain > 0) {
+      for (int i = 0; i < MR; ++i) {
+        for (int j = 0; j < NV; ++j) acc[i][j] += set_aside[i][j];
+      }
+    }
+    if (++chain == chains) break;
     for (int i = 0; i < MR; ++i) {
-      for (int j = 0; j < NV; ++j) acc[i][j] += set_aside[i][j];
+      for (int j = 0; j < NV; ++j) {
+        set_aside[i][j] = acc[i][j];
+        acc[i][j] = Vec<S>{};
+      }
     }
   }
   store_tile<T, MR, NV>(acc, out);

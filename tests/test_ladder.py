@@ -11,15 +11,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 from twolayer_kernels import cli
-from twolayer_kernels import numpy as fused_numpy
 from twolayer_kernels.app.ladder import by_hand, running, with_modules
 from twolayer_kernels.app.ladder.problem import IN_FEATURES, Problem
 from twolayer_kernels.app.ladder.rungs import NAMES, RUNGS, check_chain, named
 from twolayer_kernels.app.ladder.running import BUDGETS, Outcome, budget_for, distance, run
 from twolayer_kernels.functional import linear_relu
+
+from .commands import one_thread, only_line
 
 BY_TITLE = {rung.title: rung for rung in RUNGS}
 FLOAT64 = Problem(seed=0, dtype=torch.float64)
@@ -28,14 +28,8 @@ FLOAT32 = Problem(seed=0)
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Threads of several libraries wait for each other on a busy machine; the figures stay."""
-    before = torch.get_num_threads(), fused_numpy.get_num_threads()
-    with threadpool_limits(1, user_api="blas"):
-        torch.set_num_threads(1)
-        fused_numpy.set_num_threads(1)
+    with one_thread():
         yield
-    torch.set_num_threads(before[0])
-    fused_numpy.set_num_threads(before[1])
 
 
 def curve(make, problem, steps):
@@ -176,12 +170,12 @@ def not_a_number(problem):
 @pytest.mark.parametrize(
     ("fault", "dtype"),
     [
-        (scaled_rate(1 + 1e-4), torch.float32),
+        (scaled_rate(1 + 1e-2), torch.float32),
         (scaled_rate(1 + 1e-12), torch.float64),
         (never_trains, torch.float32),
         (not_a_number, torch.float32),
     ],
-    ids=["a gradient off by 1e-4", "off by 1e-12 in float64", "weights never change", "nan"],
+    ids=["a rate off by 1e-2", "off by 1e-12 in float64", "weights never change", "nan"],
 )
 def test_a_planted_fault_is_out_of_budget(fault, dtype):
     rung = replace(BY_TITLE["numpy (no bias)"], fused=fault)
@@ -198,8 +192,8 @@ def test_two_right_runs_differ_as_the_budget_says(title):
     """Features in another order change the rounding alone: budgets allow it, with room."""
     order = np.random.default_rng(1).permutation(IN_FEATURES)
     rung = BY_TITLE[title]
-    one = curve(rung.plain, FLOAT32, 25)
-    other = curve(rung.plain, replace(FLOAT32, feature_order=order), 25)
+    one = curve(rung.plain, FLOAT32, 10)
+    other = curve(rung.plain, replace(FLOAT32, feature_order=order), 10)
     assert 0 < distance(one, other) < budget_for(rung, torch.float32).start / 5
 
 
@@ -256,7 +250,7 @@ def test_the_command_prints_a_table(capsys):
     out = capsys.readouterr().out
     assert status == 0, out
     assert "64 x 1000 x 100 x 10, 30 steps, float32 on cpu by cpu[" in out
-    for word in ("numpy (no bias)", "numpy (bias)", "chain", "us/step", "ratio", "ok", "1e-05"):
+    for word in ("numpy (no bias)", "numpy (bias)", "chain", "us/step", "ratio", "ok", "1e-03"):
         assert word in out
     assert "autograd" not in out
     assert "…" not in out
@@ -295,10 +289,7 @@ def test_the_status_is_1_out_of_budget(capsys, monkeypatch):
 )
 def test_bad_options(arguments, problem, capsys):
     assert cli.main(["ladder", *arguments]) == 2
-    streams = capsys.readouterr()
-    assert problem in streams.err
-    assert len(streams.err.splitlines()) == 1
-    assert streams.out == ""
+    assert problem in only_line(capsys.readouterr())
 
 
 def test_unknown_rungs_raise_a_value_error():

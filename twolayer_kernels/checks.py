@@ -22,6 +22,7 @@ class ArrayChecks(NamedTuple):
     array_type: type
     type_name: str
     dtypes: tuple[Any, ...]
+    layout: Any = None  # the only layout with kernels, where the library has several
 
     def linear_relu(self, x: Any, w: Any, b: Any) -> None:
         op = "linear_relu"
@@ -45,8 +46,11 @@ class ArrayChecks(NamedTuple):
             dtype, device = x.dtype, x.device
             hidden_features, in_features = w1.shape
             out_features, columns = w2.shape
+            layout = self.layout
             return (
                 dtype in self.dtypes  # so x is an array of this library
+                and (layout is None or (x.layout is layout and w1.layout is layout))
+                and (layout is None or w2.layout is layout)
                 and x.shape[-1] == in_features
                 and columns == hidden_features
                 and w1.dtype is dtype
@@ -82,11 +86,19 @@ class ArrayChecks(NamedTuple):
         if x.dtype not in self.dtypes:
             wanted = ", ".join(map(dtype_name, self.dtypes))
             raise TypeError(f"{op}: x must be one of {wanted}, got {dtype_name(x.dtype)}")
+        self._layout(op, "x", x)
         if len(x.shape) == 0:
             raise ValueError(f"{op}: x must have shape (..., in_features), got a scalar")
 
+    def _layout(self, op: str, name: str, value: Any) -> None:
+        if self.layout is not None and value.layout is not self.layout:
+            raise TypeError(
+                f"{op}: {name} must be {dtype_name(self.layout)}, got {dtype_name(value.layout)}"
+            )
+
     def _like_input(self, op: str, name: str, value: Any, x: Any) -> None:
         self._kind(op, name, value)
+        self._layout(op, name, value)
         if value.dtype != x.dtype:
             raise TypeError(
                 f"{op}: {name} must have x's dtype {dtype_name(x.dtype)},"
@@ -119,6 +131,19 @@ def check_backend(backend: Any) -> None:
         raise TypeError(f"backend must be None or a str, got {type(backend).__name__}")
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend must be None or one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
+
+
+def check_needs(op: str, needs: Any, names: tuple[str, ...]) -> None:
+    if not isinstance(needs, (tuple, list)) or len(needs) != len(names):
+        came = len(needs) if isinstance(needs, (tuple, list)) else type(needs).__name__
+        raise ValueError(
+            f"{op}: needs must hold {len(names)} bools, for {', '.join(names)}, got {came}"
+        )
 
 
 def check_feature_count(name: str, value: Any) -> None:

@@ -58,6 +58,8 @@ def choose(device_type: str, dtype: torch.dtype, backend: str | None) -> Choice:
 
 
 def backend_for(x: Tensor, backend: str | None) -> ModuleType:
+    if backend is not None and backend not in checks.BACKENDS:
+        checks.check_backend(backend)  # before the cache, which an unhashable one would break
     return choose(x.device.type, x.dtype, backend).backend
 
 
@@ -71,6 +73,12 @@ def explain(model_or_op: Any, x: Tensor) -> str:
 
     Raises:
         TypeError: ``model_or_op`` is neither, or ``x`` is no tensor.
+
+    Example:
+        >>> import torch
+        >>> from twolayer_kernels import FusedTwoLayer, explain
+        >>> explain(FusedTwoLayer(3, 5, 2, backend="torch"), torch.randn(7, 3))
+        'FusedTwoLayer: torch (named by the caller)'
     """
     from . import functional, modules  # explain speaks of the rooms above; nothing here runs them
 

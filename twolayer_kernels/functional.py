@@ -5,25 +5,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import autograd, dispatch
+from . import autograd, checks, dispatch
 from .checks import ArrayChecks
 
 _CHECKS = ArrayChecks(
-    Tensor, "torch.Tensor", (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    Tensor,
+    "torch.Tensor",
+    (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+    torch.strided,
 )
 
 
 def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
     """The arguments in the dtype that autocast asks of a matrix product, as ``nn.Linear`` does."""
-    dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = torch.get_autocast_dtype(_autocast_device(x))
     return tuple(
-        t.to(dtype) if isinstance(t, Tensor) and t.dtype != torch.float64 else t
+        t.to(dtype)
+        if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64
+        else t
         for t in (x, *others)
     )
 
 
-def _device_type(x: object) -> str:
-    return x.device.type if isinstance(x, Tensor) else "cpu"
+def _autocast_device(x: object) -> str:
+    """The device whose autocast mode counts; meta tensors know no such mode."""
+    device = x.device.type if isinstance(x, Tensor) else "cpu"
+    return "cpu" if device == "meta" else device
 
 
 def two_layer(
@@ -67,9 +74,11 @@ def two_layer(
         tensor([[12.],
                 [12.]])
     """
-    if torch.is_autocast_enabled(_device_type(x)):
+    if torch.is_autocast_enabled(_autocast_device(x)):
         x, w1, w2, b1, b2 = _autocast(x, w1, w2, b1, b2)  # type: ignore[assignment]
     _CHECKS.two_layer(x, w1, w2, b1, b2)
+    if recompute is not True and recompute is not False:
+        checks.check_flag("recompute", recompute)
     chosen = dispatch.backend_for(x, backend)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     needs_graph = torch.is_grad_enabled() and (
@@ -111,7 +120,7 @@ def linear_relu(
         >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
         tensor([[1., 0.]])
     """
-    if torch.is_autocast_enabled(_device_type(x)):
+    if torch.is_autocast_enabled(_autocast_device(x)):
         x, w, b = _autocast(x, w, b)  # type: ignore[assignment]
     _CHECKS.linear_relu(x, w, b)
     chosen = dispatch.backend_for(x, backend)

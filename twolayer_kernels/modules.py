@@ -19,6 +19,13 @@ class TwoLayerNet(nn.Module):
         device, dtype: of the parameters, as for ``torch.nn.Linear``.
 
     Shape: ``(..., in_features) -> (..., out_features)``.
+
+    Example:
+        >>> import torch
+        >>> from twolayer_kernels import FusedTwoLayer, TwoLayerNet
+        >>> plain, fused = TwoLayerNet(3, 5, 2), FusedTwoLayer(3, 5, 2)
+        >>> fused.load_state_dict(plain.state_dict())
+        <All keys matched successfully>
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class FusedTwoLayer(nn.Module):
         checks.check_feature_count("in_features", in_features)
         checks.check_feature_count("hidden_features", hidden_features)
         checks.check_feature_count("out_features", out_features)
+        checks.check_flag("recompute", recompute)
         checks.check_backend(backend)
         self.linear1 = nn.Linear(in_features, hidden_features, bias, device=device, dtype=dtype)
         self.linear2 = nn.Linear(hidden_features, out_features, bias, device=device, dtype=dtype)
@@ -135,6 +143,7 @@ class FusedTwoLayer(nn.Module):
                 f"from_linears: linear2 must be on linear1's device {first.device},"
                 f" got {second.device}"
             )
+        checks.check_flag("recompute", recompute)
         checks.check_backend(backend)
         fused = cls.__new__(cls)
         nn.Module.__init__(fused)
@@ -183,6 +192,12 @@ class FusedLinearReLU(nn.Linear):
         backend: see :func:`functional.two_layer`.
 
     Shape: ``(..., in_features) -> (..., out_features)``.
+
+    Example:
+        >>> import torch
+        >>> from twolayer_kernels import FusedLinearReLU
+        >>> bool((FusedLinearReLU(3, 2)(torch.randn(7, 3)) >= 0).all())
+        True
     """
 
     def __init__(

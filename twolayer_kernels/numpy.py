@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _cpu
-from .checks import ArrayChecks
+from .checks import ArrayChecks, check_needs
 
 Array = NDArray[Any]
 Gradient = Array | None
@@ -120,8 +120,16 @@ def linear_relu_backward(
 
     Raises:
         TypeError, ValueError: as for :func:`linear_relu`.
+
+    Example:
+        >>> import numpy as np
+        >>> from twolayer_kernels.numpy import linear_relu, linear_relu_backward
+        >>> x, w = np.array([[1.0, -2.0]]), np.eye(2)
+        >>> linear_relu_backward(np.ones((1, 2)), x, w, linear_relu(x, w))[2]
+        array([1., 0.])
     """
     op = "linear_relu_backward"
+    check_needs(op, needs, ("x", "w", "b"))
     _CHECKS.linear_relu(x, w, None)
     out_features = w.shape[0]
     for name, value in (("grad_a", grad_a), ("a", a)):
@@ -191,6 +199,12 @@ def two_layer_forward(
     Returns:
         ``y`` of shape ``(..., out_features)`` and ``a = relu(x w1^T + b1)`` of shape
         ``(rows, hidden_features)``, its leading dimensions as one, in either memory order.
+
+    Example:
+        >>> import numpy as np
+        >>> from twolayer_kernels.numpy import two_layer_forward
+        >>> two_layer_forward(np.ones((1, 3)), np.ones((4, 3)), np.ones((1, 4)))[1]
+        array([[3., 3., 3., 3.]])
     """
     y, a = _forward(x, w1, w2, b1, b2, True)
     assert a is not None
@@ -223,8 +237,17 @@ def two_layer_backward(
 
     Raises:
         TypeError, ValueError: as for :func:`two_layer`.
+
+    Example:
+        >>> import numpy as np
+        >>> from twolayer_kernels.numpy import two_layer_backward, two_layer_forward
+        >>> x, w1, w2 = np.ones((1, 3)), np.ones((4, 3)), np.ones((1, 4))
+        >>> y, a = two_layer_forward(x, w1, w2)
+        >>> two_layer_backward(np.ones_like(y), x, w1, w2, None, a)[2]
+        array([[3., 3., 3., 3.]])
     """
     op = "two_layer_backward"
+    check_needs(op, needs, ("x", "w1", "w2", "b1", "b2"))
     _CHECKS.two_layer(x, w1, w2, b1, None)
     rows = _matrix(x)
     out_features, hidden_features = w2.shape

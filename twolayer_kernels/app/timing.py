@@ -20,7 +20,8 @@ class Stopwatch:
         self._settled: list[float] = []
 
     def add_block(self, durations: list[float]) -> None:
-        self._settled += durations[len(durations) // 5 :]
+        dropped = -(-len(durations) // 5) if len(durations) > 1 else 0
+        self._settled += durations[dropped:]
 
     def median(self) -> float:
         """The median step; not a number before the first block."""

@@ -81,11 +81,12 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             plain = TwoLayerNet(*widths)
-        fused = FusedTwoLayer(*widths, backend=backend)
+            fused = FusedTwoLayer(*widths, backend=backend)
         fused.load_state_dict(plain.state_dict())
         self.fused, self.plain = Side(fused, config.lr), Side(plain, config.lr)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.epoch = 0
+        self._turns = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -115,22 +116,24 @@ class Training:
     def _run_epochs(self, epochs: int) -> None:
         loss_fn = LOSSES[self.config.loss]
         places = [place for _ in range(epochs) for place in self._batches()]
-        losses: dict[int, list[Tensor]] = {id(self.fused): [], id(self.plain): []}
+        fused_losses: list[Tensor] = []
+        plain_losses: list[Tensor] = []
+        turns = [(self.fused, fused_losses), (self.plain, plain_losses)]
         done = 0
-        for turn, size in enumerate(blocks(len(places), BLOCK_STEPS)):
+        for size in blocks(len(places), BLOCK_STEPS):
             block = [
                 (self.data.x_train[place], self.data.y_train[place])
                 for place in places[done : done + size]
             ]
             done += size
             # Neither side always goes first: what the other leaves in the cache evens out.
-            order = (self.fused, self.plain) if turn % 2 == 0 else (self.plain, self.fused)
-            for side in order:
-                losses[id(side)] += side.run_block(block, loss_fn)
+            for side, losses in turns if self._turns % 2 == 0 else reversed(turns):
+                losses += side.run_block(block, loss_fn)
+            self._turns += 1
         weights = torch.tensor([len(self.data.y_train[place]) for place in places]).double()
         weights = weights.reshape(epochs, -1)
-        for side in (self.fused, self.plain):
-            steps = torch.stack(losses[id(side)]).double().reshape(epochs, -1)
+        for side, losses in turns:
+            steps = torch.stack(losses).double().reshape(epochs, -1)
             side.losses += ((steps * weights).sum(1) / weights.sum(1)).tolist()
             side.score = self._score(side)
         self.epoch += epochs

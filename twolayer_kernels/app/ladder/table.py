@@ -68,8 +68,8 @@ def _notes(outcomes: list[Outcome], dtype: torch.dtype, name: str) -> list[str]:
     for outcome in outcomes:
         if outcome.budget != budget:  # a chaotic rung in float32
             notes.append(
-                f"{outcome.rung.name}: chaotic in {name}, judged by its first {START_STEPS} steps"
-                f" at {outcome.budget.start:.0e}; --dtype float64 judges them all."
+                f"{outcome.rung.name}: chaotic in {name}, judged by its first {START_STEPS} steps;"
+                " --dtype float64 judges them all."
             )
     notes.append("ratio: median time of a plain step over that of a fused step.")
     return notes
