@@ -31,7 +31,7 @@ bool needs_copy(const Matrix<const T>& a, Index K) {
   if (sizeof(T) * G != sizeof(P)) return true;  // must be widened
   if (G > 1) return a.col_stride != 1 || a.row_stride % G != 0 || K % G != 0;
   // Columns at a large power of two apart fall into the same sets of the cache.
-  return a.row_stride == 1 && (a.col_stride * Index(sizeof(T))) % 4096 == 0 && a.col_stride != 0;
+  return a.row_stride == 1 && (a.col_stride * Index(sizeof(T))) % 512 == 0 && a.col_stride != 0;
 }
 
 template <class T>
@@ -169,11 +169,23 @@ class BlockedMatmul {
         out.col_bias = col_bias ? col_bias + v.begin * L : nullptr;
         out.mask = p.mask ? p.mask.data + m * p.mask.row_stride + n : nullptr;
         out.col_sum = tile_col_sum ? tile_col_sum + v.begin * L : nullptr;
+        prefetch_tile(out, r.size(), v.size());
         tiles<T>.at[r.size() - 1][v.size() - 1](K, a.data + r.begin * a.row_stride, a.row_stride,
                                                 a.col_stride, packed + v.begin * L * K, out);
       }
       if (tile_col_sum && out.finish && height % COL_SUM_TILES == COL_SUM_TILES - 1) {
         flush_col_sum(cols);
+      }
+    }
+  }
+
+  // What the store will write and read arrives while the tile multiplies. (Not in the tile itself,
+  // where GCC 12 then spills in the loop over K.)
+  static void prefetch_tile(const TileStore<T>& out, Index height, Index vectors) {
+    for (Index i = 0; i < height; ++i) {
+      for (Index j = 0; j < vectors; ++j) {
+        __builtin_prefetch(out.c + i * out.c_stride + j * L, 1);
+        if (out.mask) __builtin_prefetch(out.mask + i * out.mask_stride + j * L);
       }
     }
   }

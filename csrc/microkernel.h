@@ -112,9 +112,6 @@ void tile(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
   using S = Sum<T>;
   using P = typename Packed<T>::type;
   constexpr int L = lanes<S>;
-  for (int i = 0; i < MR; ++i) {
-    for (int j = 0; j < NV; ++j) __builtin_prefetch(out.c + i * out.c_stride + j * L, 1);
-  }
   const Index chains = K <= CHAIN ? 1 : (K + CHAIN - 1) / CHAIN;
   Vec<S> acc[MR][NV] = {}, set_aside[MR][NV];
   for (Index chain = 0;;) {  // the loop over K stands here once: a second copy of it spills

@@ -55,6 +55,7 @@ void pack_panel(Index K, Index columns, Index width, Matrix<const T> b,
       const T* row = b.data + k * b.row_stride;
       for (Index n = 0; n < width; n += L) {
         const Index left = columns - n;
+        __builtin_prefetch(row + n + 8 * b.row_stride);
         store(panel + n, load_across(row + n, b.row_stride, K - k, int(left < L ? left : L)));
       }
     }
