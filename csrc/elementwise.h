@@ -5,35 +5,46 @@
 // Rows summed in float before the sum is added to the double behind it.
 constexpr Index ROWS_PER_SUM = 16;
 
-// One row from `x`, widened, into `row`.
-template <class T>
-inline void widen_row(const T* x, Index stride, Index cols, Sum<T>* row) {
-  constexpr int L = lanes<Sum<T>>;
-  if (stride == 1) {
-    for (Index c = 0; c < cols; c += L) {
-      const int n = int(cols - c < L ? cols - c : L);
-      store_first(row + c, widen(x + c, n), n);
+// col_sum += sums of up to ROWS_PER_SUM rows, over NV vectors of columns, the last one with
+// `last_lanes` of them.
+template <class T, int NV>
+inline void add_rows(Index rows, const T* x, Index row_stride, int last_lanes, double* col_sum) {
+  using S = Sum<T>;
+  constexpr int L = lanes<S>;
+  Vec<S> sum[NV] = {};
+  for (Index r = 0; r < rows; ++r) {
+    for (int j = 0; j < NV; ++j) {
+      sum[j] += widen(x + r * row_stride + j * L, j < NV - 1 ? L : last_lanes);
     }
-  } else {
-    for (Index c = 0; c < cols; ++c) row[c] = widen_one(x + c * stride);
+  }
+  for (int j = 0; j < NV; ++j) {
+    for (int i = 0; i < (j < NV - 1 ? L : last_lanes); ++i) col_sum[j * L + i] += sum[j][i];
   }
 }
 
 template <class T>
 void column_sums(Index rows, Index cols, Matrix<const T> x, double* col_sum) {
   using S = Sum<T>;
-  constexpr Index WIDTH = 256;
-  for (Index begin = 0; begin < cols; begin += WIDTH) {
-    const Index width = cols - begin < WIDTH ? cols - begin : WIDTH;
-    S sum[WIDTH] = {}, row[WIDTH];
-    for (Index r = 0; r < rows; ++r) {
-      widen_row(x.data + r * x.row_stride + begin * x.col_stride, x.col_stride, width, row);
-      for (Index c = 0; c < width; ++c) sum[c] += row[c];
-      if (r % ROWS_PER_SUM == ROWS_PER_SUM - 1 || r == rows - 1) {
-        for (Index c = 0; c < width; ++c) {
-          col_sum[begin + c] += sum[c];
-          sum[c] = 0;
+  constexpr int L = lanes<S>;
+  for (Index r = 0; r < rows; r += ROWS_PER_SUM) {
+    const Index count = rows - r < ROWS_PER_SUM ? rows - r : ROWS_PER_SUM;
+    const T* first = x.data + r * x.row_stride;
+    if (x.col_stride == 1) {
+      Index c = 0;
+      for (; c + 4 * L <= cols; c += 4 * L) {
+        add_rows<T, 4>(count, first + c, x.row_stride, L, col_sum + c);
+      }
+      for (; c < cols; c += L) {
+        const int used = int(cols - c < L ? cols - c : L);
+        add_rows<T, 1>(count, first + c, x.row_stride, used, col_sum + c);
+      }
+    } else {
+      for (Index c = 0; c < cols; ++c) {
+        S sum = 0;
+        for (Index i = 0; i < count; ++i) {
+          sum += widen_one(first + i * x.row_stride + c * x.col_stride);
         }
+        col_sum[c] += sum;
       }
     }
   }

@@ -240,11 +240,18 @@ inline void transpose(Vec<S> (&rows)[lanes<S>]) {
   transpose_steps<S, 1>(rows);
 }
 
-template <class S>
+template <class S, int D, int... I>
+inline Vec<S> rotated(Vec<S> v, Indices<I...>) {
+  return __builtin_shufflevector(v, v, ((I + D) % lanes<S>)...);
+}
+
+template <class S, int D = lanes<S> / 2>
 inline S horizontal_sum(Vec<S> v) {
-  S sum = 0;
-  for (int i = 0; i < lanes<S>; ++i) sum += v[i];
-  return sum;
+  if constexpr (D == 0) {
+    return v[0];
+  } else {
+    return horizontal_sum<S, D / 2>(v + rotated<S, D>(v, typename CountTo<lanes<S>>::type{}));
+  }
 }
 
 template <class S>
