@@ -20,6 +20,8 @@ namespace {
 
 #include "pack.h"
 
+#include "few_rows.h"
+
 #include "matmul_block.h"
 
 #include "elementwise.h"

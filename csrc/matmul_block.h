@@ -73,6 +73,11 @@ class BlockedMatmul {
       tile_col_sum = scratch<S>(1, BLOCK_N<S>);
       for (Index n = 0; n < width; ++n) tile_col_sum[n] = 0;
     }
+    if (rows.size() <= MAX_FEW_ROWS && p.a.col_stride == 1 && p.b.row_stride == 1) {
+      run_few_rows(rows, cols);
+      if (col_sum) flush_col_sum(cols);
+      return;
+    }
     // Sums that do not fit C's type wait in float, if more than one block of K or call adds to
     // them.
     const bool waits = !sums_fit_c && !p.partial && p.K > BLOCK_K * G;
@@ -83,10 +88,35 @@ class BlockedMatmul {
     if (col_sum) flush_col_sum(cols);
   }
 
+  // All of K and of the columns for a few rows, without a copy of anything.
+  void run_few_rows(Range rows, Range cols) {
+    use_partial(rows, cols, false);
+    first_k_block = last_k_block = true;
+    TileStore<T> out = store_of_row(rows.begin);
+    for (Index n = cols.begin; n < cols.end; n += L) {
+      const Index left = cols.end - n;
+      out.last_lanes = int(left < L ? left : L);
+      point_at(out, rows.begin, n, cols.begin);
+      few_rows_tiles<T>[rows.size() - 1](p.K, p.a.data + rows.begin* p.a.row_stride, p.a.row_stride,
+                                         p.b.data + n* p.b.col_stride, p.b.col_stride, out);
+    }
+  }
+
   // All of K for a block of C.
   void run_rows(Range rows, Range cols, bool waits) {
     const Index groups = ceil_div(p.K, G);
     const Index blocks = p.K == 0 ? 1 : ceil_div(groups, BLOCK_K);
+    use_partial(rows, cols, waits);
+    for (Index block = 0; block < blocks; ++block) {
+      first_k_block = block == 0;
+      last_k_block = block == blocks - 1;
+      const Range depth = part(groups, blocks, block);
+      run_depth(rows, cols, {depth.begin * G, last_k_block ? p.K : depth.end * G});
+    }
+  }
+
+  // Where sums stay between blocks of K and between calls.
+  void use_partial(Range rows, Range cols, bool waits) {
     if constexpr (sums_fit_c) {
       partial = {reinterpret_cast<S*>(p.c.data), p.c.row_stride, 1};
     } else if (waits) {
@@ -94,12 +124,6 @@ class BlockedMatmul {
       partial = {wait - rows.begin * BLOCK_N<S> - cols.begin, BLOCK_N<S>, 1};
     } else {
       partial = p.partial;
-    }
-    for (Index block = 0; block < blocks; ++block) {
-      first_k_block = block == 0;
-      last_k_block = block == blocks - 1;
-      const Range depth = part(groups, blocks, block);
-      run_depth(rows, cols, {depth.begin * G, last_k_block ? p.K : depth.end * G});
     }
   }
 
@@ -146,29 +170,16 @@ class BlockedMatmul {
     const Index vectors = ceil_div(cols.size(), L);
     const Index panels = ceil_div(vectors, MAX_NV);
     const Index heights = ceil_div(rows.size(), MAX_MR);
-    TileStore<T> out = {};
-    out.add_partial = !first_k_block || p.resume;
-    out.finish = last_k_block && !p.suspend;
-    out.partial_stride = partial.row_stride;
-    out.c_stride = p.c.row_stride;
-    out.relu = p.relu;
-    out.mask_stride = p.mask.row_stride;
     for (Index height = 0; height < heights; ++height) {
       const Range r = part(rows.size(), heights, height);
       const Index m = rows.begin + r.begin;
-      out.row_bias = {p.row_bias ? p.row_bias.data + m * p.row_bias.stride : nullptr,
-                      p.row_bias.stride};
-      out.row_sum = row_sum ? row_sum + m : nullptr;
+      TileStore<T> out = store_of_row(m);
       for (Index panel = 0; panel < panels; ++panel) {
         const Range v = part(vectors, panels, panel);
         const Index n = cols.begin + v.begin * L;
         const Index last = cols.end - (n + (v.size() - 1) * L);
         out.last_lanes = int(last < L ? last : L);
-        out.partial = partial ? partial.data + m * partial.row_stride + n : nullptr;
-        out.c = p.c.data + m * p.c.row_stride + n;
-        out.col_bias = col_bias ? col_bias + v.begin * L : nullptr;
-        out.mask = p.mask ? p.mask.data + m * p.mask.row_stride + n : nullptr;
-        out.col_sum = tile_col_sum ? tile_col_sum + v.begin * L : nullptr;
+        point_at(out, m, n, cols.begin);
         prefetch_tile(out, r.size(), v.size());
         tiles<T>.at[r.size() - 1][v.size() - 1](K, a.data + r.begin * a.row_stride, a.row_stride,
                                                 a.col_stride, packed + v.begin * L * K, out);
@@ -177,6 +188,30 @@ class BlockedMatmul {
         flush_col_sum(cols);
       }
     }
+  }
+
+  // The part of a tile's store that is the same for all tiles from row m on.
+  TileStore<T> store_of_row(Index m) const {
+    TileStore<T> out = {};
+    out.add_partial = !first_k_block || p.resume;
+    out.finish = last_k_block && !p.suspend;
+    out.partial_stride = partial.row_stride;
+    out.c_stride = p.c.row_stride;
+    out.row_bias = {p.row_bias ? p.row_bias.data + m * p.row_bias.stride : nullptr,
+                    p.row_bias.stride};
+    out.relu = p.relu;
+    out.mask_stride = p.mask.row_stride;
+    out.row_sum = row_sum ? row_sum + m : nullptr;
+    return out;
+  }
+
+  // Sets the pointers of a tile at (m, n); what is kept per column begins at `begin`.
+  void point_at(TileStore<T>& out, Index m, Index n, Index begin) const {
+    out.partial = partial ? partial.data + m * partial.row_stride + n : nullptr;
+    out.c = p.c.data + m * p.c.row_stride + n;
+    out.col_bias = col_bias ? col_bias + (n - begin) : nullptr;
+    out.mask = p.mask ? p.mask.data + m * p.mask.row_stride + n : nullptr;
+    out.col_sum = tile_col_sum ? tile_col_sum + (n - begin) : nullptr;
   }
 
   // What the store will write and read arrives while the tile multiplies. (Not in the tile itself,

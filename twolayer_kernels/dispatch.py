@@ -57,10 +57,11 @@ def choose(device_type: str, dtype: torch.dtype, backend: str | None) -> Choice:
     return Choice(module, f"the fused kernels serve {checks.dtype_name(dtype)} on {device_type}")
 
 
-def backend_for(x: Tensor, backend: str | None) -> ModuleType:
+def backend_for(device_type: str, dtype: torch.dtype, backend: str | None) -> ModuleType:
+    """:func:`choose` without the reason, for any ``backend`` that a caller may pass."""
     if backend is not None and backend not in checks.BACKENDS:
         checks.check_backend(backend)  # before the cache, which an unhashable one would break
-    return choose(x.device.type, x.dtype, backend).backend
+    return choose(device_type, dtype, backend)[0]
 
 
 def explain(model_or_op: Any, x: Tensor) -> str:

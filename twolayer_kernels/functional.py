@@ -16,21 +16,24 @@ _CHECKS = ArrayChecks(
 )
 
 
-def _autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+def _device_type(x: object) -> str:
+    return x.device.type if isinstance(x, Tensor) else "cpu"
+
+
+def _autocast_enabled(device_type: str) -> bool:
+    """Meta tensors know no such mode, and asking for theirs is an error."""
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
+
+
+def _autocast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The arguments in the dtype that autocast asks of a matrix product, as ``nn.Linear`` does."""
-    dtype = torch.get_autocast_dtype(_autocast_device(x))
+    dtype = torch.get_autocast_dtype(device_type)
     return tuple(
         t.to(dtype)
         if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64
         else t
-        for t in (x, *others)
+        for t in tensors
     )
-
-
-def _autocast_device(x: object) -> str:
-    """The device whose autocast mode counts; meta tensors know no such mode."""
-    device = x.device.type if isinstance(x, Tensor) else "cpu"
-    return "cpu" if device == "meta" else device
 
 
 def two_layer(
@@ -74,12 +77,13 @@ def two_layer(
         tensor([[12.],
                 [12.]])
     """
-    if torch.is_autocast_enabled(_autocast_device(x)):
-        x, w1, w2, b1, b2 = _autocast(x, w1, w2, b1, b2)  # type: ignore[assignment]
+    device_type = _device_type(x)
+    if _autocast_enabled(device_type):
+        x, w1, w2, b1, b2 = _autocast(device_type, x, w1, w2, b1, b2)  # type: ignore[assignment]
     _CHECKS.two_layer(x, w1, w2, b1, b2)
     if recompute is not True and recompute is not False:
         checks.check_flag("recompute", recompute)
-    chosen = dispatch.backend_for(x, backend)
+    chosen = dispatch.backend_for(device_type, x.dtype, backend)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     needs_graph = torch.is_grad_enabled() and (
         x.requires_grad
@@ -120,10 +124,11 @@ def linear_relu(
         >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
         tensor([[1., 0.]])
     """
-    if torch.is_autocast_enabled(_autocast_device(x)):
-        x, w, b = _autocast(x, w, b)  # type: ignore[assignment]
+    device_type = _device_type(x)
+    if _autocast_enabled(device_type):
+        x, w, b = _autocast(device_type, x, w, b)  # type: ignore[assignment]
     _CHECKS.linear_relu(x, w, b)
-    chosen = dispatch.backend_for(x, backend)
+    chosen = dispatch.backend_for(device_type, x.dtype, backend)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     if torch.is_grad_enabled() and (
         x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)
