@@ -1,4 +1,8 @@
-"""``python -m benches``: runs every bench and prints the tables."""
+"""``python -m benches``: runs every bench, prints the tables and the goals, draws the curves.
+
+The exit status is 1 where a goal is missed. Arguments go to pytest; with a selection (``-k``) there
+are only the tables of what was selected.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from . import machine, table
+from . import curves, goals, machine, pairs, table
 
 RESULTS = Path("out") / "bench.json"
 
@@ -35,10 +39,16 @@ def main() -> int:
     if status != pytest.ExitCode.OK:
         return int(status)  # no figures on a red run
     results = json.loads(RESULTS.read_text())
+    whole = len(sys.argv) == 1
+    if whole:
+        results["pairs"] = pairs.measure()
     results["machine"] = before | {"peak_after": machine.peaks()}
     RESULTS.write_text(json.dumps(results, indent=1))
     table.show(results)
-    return 0
+    if not whole:
+        return 0
+    print(f"curves: {curves.draw()}")
+    return 0 if goals.show(results) else 1
 
 
 if __name__ == "__main__":

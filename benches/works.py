@@ -207,7 +207,10 @@ def peers_of(case: Case) -> list[str]:
 
 _MIDDLE_AND_TUTORIAL = BENCH_SHAPES[:2]
 
+_ONE_SAMPLE = Shape(1, 1000, 100, 10)
+
 CASES = [
+    Case("forward", _ONE_SAMPLE, torch.float32),
     *(
         Case(work, shape, torch.float32)
         for shape in BENCH_SHAPES
