@@ -86,6 +86,13 @@ def test_autocast_mixes_dtypes_as_linear_does(backend):
     assert y.dtype == torch.bfloat16
 
 
+def test_autocast_names_the_fault_and_not_the_dtype_it_casts(backend):
+    module = FusedTwoLayer(4, 3, 2, backend=backend)
+    x = torch.ones(5, 6, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="in_features = 6"):
+        module(x)
+
+
 def test_autocast_accepts_no_integers(backend):
     module = FusedTwoLayer(4, 3, 2, backend=backend)
     x = torch.ones(5, 4, dtype=torch.int64)

@@ -1,6 +1,12 @@
-"""The public functions: check, pick a backend, and run with or without autograd."""
+"""The public functions: check, pick a backend, and run with or without autograd.
+
+A backend that checks its arguments itself, before it writes anything, is called without a check
+before it: the search for what is wrong, and the words for it, come only after it has refused.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +20,6 @@ _CHECKS = ArrayChecks(
     (torch.float32, torch.float64, torch.bfloat16, torch.float16),
     torch.strided,
 )
-
-
-def _device_type(x: object) -> str:
-    return x.device.type if isinstance(x, Tensor) else "cpu"
 
 
 def _autocast_enabled(device_type: str) -> bool:
@@ -34,6 +36,14 @@ def _autocast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None,
         else t
         for t in tensors
     )
+
+
+def _as_autocast_would(*arguments: Any) -> tuple[Any, ...]:
+    """Whatever was passed, in the dtype that it would have been computed in."""
+    x = arguments[0]
+    if isinstance(x, Tensor) and _autocast_enabled(x.device.type):
+        return _autocast(x.device.type, *arguments)
+    return arguments
 
 
 def two_layer(
@@ -77,13 +87,32 @@ def two_layer(
         tensor([[12.],
                 [12.]])
     """
-    device_type = _device_type(x)
+    try:
+        return _two_layer(x, w1, w2, b1, b2, recompute, backend)
+    except Exception as error:
+        failure = error
+    # Says what is wrong with the arguments, if they are.
+    _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
+    raise failure
+
+
+def _two_layer(
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None,
+    b2: Tensor | None,
+    recompute: bool,
+    backend: str | None,
+) -> Tensor:
+    device_type = x.device.type
     if _autocast_enabled(device_type):
         x, w1, w2, b1, b2 = _autocast(device_type, x, w1, w2, b1, b2)  # type: ignore[assignment]
-    _CHECKS.two_layer(x, w1, w2, b1, b2)
     if recompute is not True and recompute is not False:
         checks.check_flag("recompute", recompute)
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
+    if not chosen.CHECKS_ARGUMENTS:
+        _CHECKS.two_layer(x, w1, w2, b1, b2)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     needs_graph = torch.is_grad_enabled() and (
         x.requires_grad
@@ -124,11 +153,22 @@ def linear_relu(
         >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
         tensor([[1., 0.]])
     """
-    device_type = _device_type(x)
+    try:
+        return _linear_relu(x, w, b, backend)
+    except Exception as error:
+        failure = error
+    # Says what is wrong with the arguments, if they are.
+    _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
+    raise failure
+
+
+def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
+    device_type = x.device.type
     if _autocast_enabled(device_type):
         x, w, b = _autocast(device_type, x, w, b)  # type: ignore[assignment]
-    _CHECKS.linear_relu(x, w, b)
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
+    if not chosen.CHECKS_ARGUMENTS:
+        _CHECKS.linear_relu(x, w, b)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     if torch.is_grad_enabled() and (
         x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)

@@ -47,16 +47,6 @@ class TwoLayerNet(nn.Module):
         return y
 
 
-def _parameter(linear: Any, name: str) -> Any:
-    """``linear.<name>`` without the search of ``nn.Module.__getattr__`` where it is a parameter.
-
-    Parametrized and pruned weights are found as attributes. (Six look-ups a call cost 1.5 us of
-    the 10 us that a small forward takes.)
-    """
-    parameters = linear._parameters
-    return parameters[name] if name in parameters else getattr(linear, name)
-
-
 class FusedTwoLayer(nn.Module):
     """``Linear -> ReLU -> Linear`` in one fused call: ``y = relu(x w1^T + b1) w2^T + b2``.
 
@@ -166,15 +156,16 @@ class FusedTwoLayer(nn.Module):
         return self.linear2.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        linear1, linear2 = self._modules["linear1"], self._modules["linear2"]
+        modules: Any = self._modules
+        linear1, linear2 = modules["linear1"], modules["linear2"]
+        try:  # past the search of nn.Module.__getattr__: it takes 1.5 of a small call's 6 us
+            first: Any = linear1._parameters
+            second: Any = linear2._parameters
+            w1, b1, w2, b2 = first["weight"], first["bias"], second["weight"], second["bias"]
+        except KeyError:  # parametrized or pruned
+            w1, b1, w2, b2 = linear1.weight, linear1.bias, linear2.weight, linear2.bias
         return functional.two_layer(
-            x,
-            _parameter(linear1, "weight"),
-            _parameter(linear2, "weight"),
-            _parameter(linear1, "bias"),
-            _parameter(linear2, "bias"),
-            recompute=self.recompute,
-            backend=self.backend,
+            x, w1, w2, b1, b2, recompute=self.recompute, backend=self.backend
         )
 
     def extra_repr(self) -> str:

@@ -6,6 +6,9 @@ dimensions, and returns new tensors:
 
 ``unsupported(device_type, dtype) -> str | None``
     Why it cannot run such tensors, or ``None`` where it can.
+``CHECKS_ARGUMENTS: bool``
+    Whether the forwards refuse, with any exception and before they write, tensors whose kinds,
+    dtypes, devices, layouts or shapes do not fit together. Else they are checked before the call.
 ``linear_relu_forward(x, w, b) -> a``
     ``a = relu(x w^T + b)``.
 ``linear_relu_backward(grad_a, x, w, a, needs) -> (grad_x, grad_w, grad_b)``

@@ -14,6 +14,8 @@ from .. import _cpu
 
 Gradient = Tensor | None
 
+CHECKS_ARGUMENTS = True
+
 _cpu.use_exchange_api(torch.Tensor.__dlpack_c_exchange_api__)
 
 _DTYPES = {

@@ -7,6 +7,8 @@ from torch import Tensor
 
 Gradient = Tensor | None
 
+CHECKS_ARGUMENTS = False
+
 
 def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
     if device_type == "mps":

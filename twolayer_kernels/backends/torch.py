@@ -8,6 +8,8 @@ from torch.nn.functional import linear
 
 Gradient = Tensor | None
 
+CHECKS_ARGUMENTS = False
+
 
 def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
     return None
