@@ -73,7 +73,9 @@ class BlockedMatmul {
       tile_col_sum = scratch<S>(1, BLOCK_N<S>);
       for (Index n = 0; n < width; ++n) tile_col_sum[n] = 0;
     }
-    if (rows.size() <= MAX_FEW_ROWS && p.a.col_stride == 1 && p.b.row_stride == 1) {
+    // By the product's rows and not by this thread's: the two ways sum in other orders, and C is to
+    // have the same bits for any number of threads.
+    if (p.M <= MAX_FEW_ROWS && p.a.col_stride == 1 && p.b.row_stride == 1) {
       run_few_rows(rows, cols);
       if (col_sum) flush_col_sum(cols);
       return;

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from twolayer_kernels.functional import two_layer
+from twolayer_kernels.functional import linear_relu, two_layer
 
 from .comparing import assert_same_bits
 from .problems import (
@@ -69,6 +69,21 @@ def test_any_thread_count_gives_the_same_bits_twice(set_threads, backend, shape,
     first, second = fused(problem, backend), fused(problem, backend)
     for name in first:
         assert_same_bits(name, second[name], first[name])
+
+
+# Each product's rows fall below and above the few that run as dot products, in one thread's share
+# of them and as a whole.
+@pytest.mark.parametrize("out_features", [8, 10, 16])
+@pytest.mark.parametrize("batch", [1, 4, 5, 8, 9, 12])
+def test_results_have_the_same_bits_for_any_thread_count(set_threads, batch, out_features):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(batch, 4001, generator=generator)
+    w = torch.randn(out_features, 4001, generator=generator)
+    set_threads(1)
+    expected = linear_relu(x, w, backend="cpu")
+    for threads in (2, 3, 7):
+        set_threads(threads)
+        assert_same_bits("a", linear_relu(x, w, backend="cpu"), expected)
 
 
 @each_backend
