@@ -91,9 +91,12 @@ def two_layer(
         return _two_layer(x, w1, w2, b1, b2, recompute, backend)
     except Exception as error:
         failure = error
-    # Says what is wrong with the arguments, if they are.
-    _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
-    raise failure
+    try:
+        # Says what is wrong with the arguments, if they are.
+        _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
+        raise failure
+    finally:
+        del failure  # it holds this frame, and so the tensors, in a cycle
 
 
 def _two_layer(
@@ -157,9 +160,12 @@ def linear_relu(
         return _linear_relu(x, w, b, backend)
     except Exception as error:
         failure = error
-    # Says what is wrong with the arguments, if they are.
-    _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
-    raise failure
+    try:
+        # Says what is wrong with the arguments, if they are.
+        _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
+        raise failure
+    finally:
+        del failure  # it holds this frame, and so the tensors, in a cycle
 
 
 def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
