@@ -31,7 +31,7 @@ bool needs_copy(const Matrix<const T>& a, Index K) {
   if (sizeof(T) * G != sizeof(P)) return true;  // must be widened
   if (G > 1) return a.col_stride != 1 || a.row_stride % G != 0 || K % G != 0;
   // Columns at a large power of two apart fall into the same sets of the cache.
-  return a.row_stride == 1 && (a.col_stride * Index(sizeof(T))) % 512 == 0 && a.col_stride != 0;
+  return a.row_stride == 1 && (a.col_stride * Index(sizeof(T))) % 4096 == 0 && a.col_stride != 0;
 }
 
 template <class T>
