@@ -152,10 +152,12 @@ class BlockedMatmul {
     const Matrix<const T> a = {p.a.data + depth.begin * p.a.col_stride, p.a.row_stride,
                                p.a.col_stride};
     if (needs_copy(p.a, K)) {
-      const Index blocks = ceil_div(rows.size(), BLOCK_COPY_M);
+      const Index vectors = ceil_div(rows.size(), L);
+      const Index blocks = ceil_div(vectors, BLOCK_COPY_M / L);
       for (Index block = 0; block < blocks; ++block) {
-        const Range r = part(rows.size(), blocks, block);
-        const Range m = {rows.begin + r.begin, rows.begin + r.end};
+        const Range v = part(vectors, blocks, block);
+        const Index end = rows.begin + v.end * L;
+        const Range m = {rows.begin + v.begin * L, end < rows.end ? end : rows.end};
         const auto copy = pack_rows<T>(m.size(), K, a.from_row(m.begin), packed + packed_size);
         run_tiles(m, cols, groups, copy, packed);
       }

@@ -80,6 +80,15 @@ inline void store_first(double* p, Vec<double> v, int n) {
 using Bits32 = VectorType<std::uint32_t>::type;
 typedef std::uint16_t Bits16 __attribute__((vector_size(VECTOR_BYTES / 2)));
 
+#if defined(__AVX512BW__)
+inline Bits16 load_bits(const std::uint16_t* p, int n) {
+  return (Bits16)_mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), p);
+}
+
+inline void store_bits(std::uint16_t* p, Bits16 bits, int n) {
+  _mm256_mask_storeu_epi16(p, __mmask16((1u << n) - 1), (__m256i)bits);
+}
+#else
 inline Bits16 load_bits(const std::uint16_t* p, int n) {
   Bits16 bits = {};
   if (n >= lanes<float>) {
@@ -97,6 +106,7 @@ inline void store_bits(std::uint16_t* p, Bits16 bits, int n) {
     for (int i = 0; i < n; ++i) p[i] = bits[i];
   }
 }
+#endif
 
 inline Vec<float> widen(const bfloat16* p, int n) {
   const Bits16 bits = load_bits(&p->bits, n);
