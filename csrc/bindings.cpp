@@ -7,6 +7,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "crowding.h"
 #include "exchange.h"
 #include "kernels.h"
 #include "matmul.h"
@@ -218,6 +219,10 @@ PYBIND11_MODULE(_cpu, m) {
         "Writes c = a b: the bare product, for the benches.");
   m.def("fma_rate", &fma_rate_, "dtype"_a, "threads"_a, "seconds"_a,
         "Operations per second of multiply-adds that never leave the registers, for the benches.");
+  py::class_<Crowding>(m, "Crowding", "When threads of ours count as late; here for the tests.")
+      .def(py::init<>())
+      .def("crowded", &Crowding::crowded, "now"_a)
+      .def("finished", &Crowding::finished, "worked"_a, "waited"_a, "now"_a);
   m.def("default_threads", &omp_get_max_threads,
         "The threads that OpenMP would use: OMP_NUM_THREADS, else one per processor.");
   m.def(

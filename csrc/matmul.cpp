@@ -1,12 +1,10 @@
 // A blocked product shared by threads: which side of C is split, and the sums that they bring back.
 #include "matmul.h"
 
-#include <omp.h>
-
-#include <exception>
 #include <vector>
 
 #include "kernels.h"
+#include "parallel.h"
 
 namespace twolayer {
 
@@ -65,24 +63,16 @@ void matmul(const Matmul<T>& problem, int threads) {
   std::vector<double> row_sums(p.row_sum ? p.M * grid.cols : 0);
   std::vector<double> col_sums(p.col_sum ? p.N * grid.rows : 0);
   const Index vectors = ceil_div(p.N, kernel.lanes);
-  std::exception_ptr error;
-#pragma omp parallel for num_threads(int(count)) schedule(static, 1)
-  for (Index index = 0; index < count; ++index) {
+  on_threads(count, [&](Index index) {
     const Index row = index / grid.cols, col = index % grid.cols;
     const Range rows = part(p.M, grid.rows, row);
     const Range v = part(vectors, grid.cols, col);
     const Index end = v.end * kernel.lanes;
     const Range cols = {v.begin * kernel.lanes, end < p.N ? end : p.N};
-    if (rows.size() <= 0 || cols.size() <= 0) continue;
-    try {
-      kernel.matmul_block(p, rows, cols, p.row_sum ? row_sums.data() + col * p.M : nullptr,
-                          p.col_sum ? col_sums.data() + row * p.N : nullptr);
-    } catch (...) {
-#pragma omp critical
-      error = std::current_exception();
-    }
-  }
-  if (error) std::rethrow_exception(error);
+    if (rows.size() <= 0 || cols.size() <= 0) return;
+    kernel.matmul_block(p, rows, cols, p.row_sum ? row_sums.data() + col * p.M : nullptr,
+                        p.col_sum ? col_sums.data() + row * p.N : nullptr);
+  });
   if (p.row_sum) {
     for (Index i = 0; i < Index(row_sums.size()); ++i) p.row_sum[i % p.M] += row_sums[i];
   }

@@ -1,13 +1,12 @@
 // The network's forward and backward, composed from the blocked matrix product.
 #include "two_layer.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "kernels.h"
 #include "matmul.h"
+#include "parallel.h"
 #include "scratch.h"
 
 namespace twolayer {
@@ -44,9 +43,7 @@ Matrix<T> hidden_scratch(int which, Index rows, Index cols, bool columns_first) 
 // Calls fn(range, part) for parts of [0, rows) on several threads.
 template <class Fn>
 void parallel_rows(Index rows, Index count, Fn fn) {
-  if (count <= 1) return fn(Range{0, rows}, Index(0));
-#pragma omp parallel for num_threads(int(count)) schedule(static, 1)
-  for (Index i = 0; i < count; ++i) fn(Range{rows * i / count, rows * (i + 1) / count}, i);
+  on_threads(count, [&](Index i) { fn(Range{rows * i / count, rows * (i + 1) / count}, i); });
 }
 
 Index threads_for_pass(Index rows, Index cols, int threads) {
