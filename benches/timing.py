@@ -15,6 +15,8 @@ from .works import Call
 # median over the blocks' medians.
 REPEATS = 3
 BLOCK_SECONDS = 0.25
+# NumPy's threads go on spinning for a tenth of a second after its last product.
+SETTLE_SECONDS = 0.15
 # A timed round is at least this long, so that reading the clock costs nothing.
 ROUND_SECONDS = 100e-6
 MAX_ROUNDS = 400
@@ -23,6 +25,7 @@ MIN_ROUNDS = 5
 
 def time_call(benchmark: Any, call: Call) -> None:
     """Times ``call`` in one block, the first fifth of it dropped."""
+    time.sleep(SETTLE_SECONDS)
     call()
     start = time.perf_counter()
     call()

@@ -7,9 +7,9 @@ namespace twolayer {
 
 // Threads that wait for each other are as slow as the slowest, and one that lost its processor to
 // another program gets it back only after milliseconds; short pieces of work are done sooner on
-// fewer threads then. The machine counts as crowded for a while after a thread came late: for a
-// short one at first, so that a single hiccup costs little, and for a longer one each time that it
-// happens again.
+// fewer threads then. The machine counts as crowded for a while after threads came late twice in a
+// short time (once is a hiccup): for a short while at first, and for a longer one each time that
+// it is still so afterwards.
 //
 // Times are in seconds on a steady clock. Safe to use from several threads.
 class Crowding {
@@ -21,6 +21,7 @@ class Crowding {
 
  private:
   std::mutex mutex;
+  double last_late = -1;
   double until = 0;  // crowded before this time,
   double hold = 0;   // which was that far away
 };
