@@ -19,7 +19,7 @@ ladder: $(VENV)/.ready
 	$(BIN)/twolayer ladder
 
 test: lint
-	$(BIN)/python -m pytest tests
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreted
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -35,7 +35,7 @@ $(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) "pip>=25.1"
 	$(PIP_INSTALL) torch
-	PYTHONWARNINGS="ignore:Editable installation" $(PIP_INSTALL) --group dev --editable ".[cli]"
+	PYTHONWARNINGS="ignore:Editable installation" $(PIP_INSTALL) --group dev --editable ".[cli,triton]"
 	touch $@
 
 clean:

@@ -32,6 +32,40 @@ def _linear_gradients(
     )
 
 
+def _main_grad(w: Tensor, needed: bool) -> Tensor | None:
+    """Where a weight wants its gradient added: its float32 ``main_grad``, if it says that it does.
+
+    The attributes are Megatron's; ``grad_added_to_main_grad`` is there (as ``False``) on a weight
+    whose owner looks at it after backward.
+    """
+    if not needed or not hasattr(w, "grad_added_to_main_grad"):
+        return None
+    main: Tensor | None = getattr(w, "main_grad", None)
+    if main is None or main.dtype != torch.float32 or not main.is_contiguous():
+        return None
+    return main
+
+
+def _with_main_grads(
+    backend: ModuleType,
+    grad_y: Tensor,
+    x: Tensor | None,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None,
+    a: Tensor | None,
+    needs: tuple[bool, bool, bool, bool, bool],
+) -> tuple[Gradient, ...]:
+    mains = _main_grad(w1, needs[1]), _main_grad(w2, needs[2])
+    gradients: tuple[Gradient, ...] = backend.two_layer_backward(
+        grad_y, x, w1, w2, b1, a, needs, mains
+    )
+    for w, main in zip((w1, w2), mains, strict=True):
+        if main is not None:
+            w.grad_added_to_main_grad = True  # type: ignore[attr-defined]
+    return gradients
+
+
 class LinearReLU(torch.autograd.Function):
     """``a = relu(x w^T + b)`` for ``x`` of two dimensions."""
 
@@ -83,10 +117,14 @@ class TwoLayer(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Gradient, ...]:
         x, w1, w2, b1, a = ctx.saved_tensors
         needs = ctx.needs_input_grad[:5]
+        backend = ctx.backend
         if not torch.is_grad_enabled():
-            return (*ctx.backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs), None, None)
+            if backend.ADDS_TO_MAIN_GRAD:
+                gradients = _with_main_grads(backend, grad_y, x, w1, w2, b1, a, needs)
+                return (*gradients, None, None)
+            return (*backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs), None, None)
         if x is not None:
-            a = LinearReLU.apply(x, w1, b1, ctx.backend)  # type: ignore[no-untyped-call]
+            a = LinearReLU.apply(x, w1, b1, backend)  # type: ignore[no-untyped-call]
         grad_w2 = grad_y.T @ a if needs[2] else None
         grad_b2 = grad_y.sum(0) if needs[4] else None
         if not (needs[0] or needs[1] or needs[3]):

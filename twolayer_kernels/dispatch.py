@@ -1,4 +1,4 @@
-"""Which backend runs a call, and why: the rule by device and dtype, and explicit choices."""
+"""Which backend runs a call, and why: the rule by device, dtype and size, and explicit choices."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from . import checks
 
-# The backend that serves a device when the caller names none. Measurements
-# behind each line are in docs/performance.md.
+# The backend that serves a device when the caller names none. Measurements behind the CPU's line
+# are in docs/performance.md; on CUDA they decide by size, see backends/triton/measurements.py.
 _BY_DEVICE = {"cpu": "cpu"}
 _OTHERWISE = "torch"
 
@@ -25,6 +25,7 @@ class Choice(NamedTuple):
     reason: str
 
 
+@cache
 def _load(name: str) -> ModuleType:
     try:
         return importlib.import_module(f".backends.{name}", __package__)
@@ -52,9 +53,35 @@ def choose(device_type: str, dtype: torch.dtype, backend: str | None) -> Choice:
     problem = module.unsupported(device_type, dtype)
     if problem is not None:
         return Choice(_load(_OTHERWISE), problem)
+    if name == _OTHERWISE and device_type == "cuda":
+        return Choice(module, "by default; for a module its size decides")
     if name == _OTHERWISE:
         return Choice(module, f"no kernel of this library serves {device_type} tensors yet")
     return Choice(module, f"the fused kernels serve {checks.dtype_name(dtype)} on {device_type}")
+
+
+@cache
+def _triton_for(dtype: torch.dtype) -> tuple[ModuleType | None, str]:
+    """The Triton backend where it can run this dtype here, else the reason why not."""
+    try:
+        ours = _load("triton")
+    except NotImplementedError as error:
+        return None, str(error)
+    problem = ours.unsupported("cuda", dtype)
+    if problem is not None:
+        return None, f"the Triton kernels cannot run this: {problem}"
+    return ours, ""
+
+
+def choose_for_cuda(x: Tensor, hidden_features: int, out_features: int) -> Choice:
+    """The backend for a network on a CUDA device: the Triton kernels where they measured faster."""
+    ours, reason = _triton_for(x.dtype)
+    if ours is not None:
+        batch, in_features = x.shape[:-1].numel(), x.shape[-1]
+        faster, reason = ours.verdict(x, batch, in_features, hidden_features, out_features)
+        if faster:
+            return Choice(ours, reason)
+    return Choice(_load(_OTHERWISE), reason)
 
 
 def backend_for(device_type: str, dtype: torch.dtype, backend: str | None) -> ModuleType:
@@ -87,10 +114,10 @@ def explain(model_or_op: Any, x: Tensor) -> str:
         raise TypeError(f"explain: x must be a torch.Tensor, got {type(x).__name__}")
     fused = (modules.FusedTwoLayer, modules.FusedLinearReLU)
     if model_or_op in (functional.two_layer, functional.linear_relu):
-        sites: list[tuple[str, str | None]] = [(model_or_op.__name__, None)]
+        sites: list[tuple[str, Any]] = [(model_or_op.__name__, None)]
     elif isinstance(model_or_op, torch.nn.Module):
         sites = [
-            (name or type(module).__name__, module.backend)
+            (name or type(module).__name__, module)
             for name, module in model_or_op.named_modules()
             if isinstance(module, fused)
         ]
@@ -102,8 +129,11 @@ def explain(model_or_op: Any, x: Tensor) -> str:
     if not sites:
         return "no fused layer in this model: every layer runs as it is written"
     lines = []
-    for name, backend in sites:
-        choice = choose(x.device.type, x.dtype, backend)
+    for name, site in sites:
+        choice = choose(x.device.type, x.dtype, None if site is None else site.backend)
+        by_size = isinstance(site, modules.FusedTwoLayer) and site.backend is None
+        if by_size and x.device.type == "cuda":
+            choice = choose_for_cuda(x, site.linear1.out_features, site.linear2.out_features)
         kernel = choice.backend.__name__.rpartition(".")[2]
         detail = getattr(choice.backend, "describe", lambda: "")()
         lines.append(f"{name}: {kernel}{detail} ({choice.reason})")

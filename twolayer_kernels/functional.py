@@ -116,6 +116,8 @@ def _two_layer(
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.two_layer(x, w1, w2, b1, b2)
+        if backend is None and device_type == "cuda":
+            chosen = dispatch.choose_for_cuda(x, w1.shape[0], w2.shape[0]).backend
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     needs_graph = torch.is_grad_enabled() and (
         x.requires_grad

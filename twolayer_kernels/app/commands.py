@@ -167,3 +167,11 @@ def info() -> None:
     from .info import show
 
     show(Console())
+
+
+@app.command()
+def tune() -> None:
+    """Measure this machine's GPU: its tiles, and where the kernels beat torch's. Some minutes."""
+    from .tune import tune as measure
+
+    measure()

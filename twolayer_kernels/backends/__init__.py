@@ -9,6 +9,9 @@ dimensions, and returns new tensors:
 ``CHECKS_ARGUMENTS: bool``
     Whether the forwards refuse, with any exception and before they write, tensors whose kinds,
     dtypes, devices, layouts or shapes do not fit together. Else they are checked before the call.
+``ADDS_TO_MAIN_GRAD: bool``
+    Whether ``two_layer_backward`` takes ``main_grads``: float32 tensors that the gradients of w1
+    and w2 are added to, in the place of being returned.
 ``linear_relu_forward(x, w, b) -> a``
     ``a = relu(x w^T + b)``.
 ``linear_relu_backward(grad_a, x, w, a, needs) -> (grad_x, grad_w, grad_b)``

@@ -15,6 +15,7 @@ from .. import _cpu
 Gradient = Tensor | None
 
 CHECKS_ARGUMENTS = True
+ADDS_TO_MAIN_GRAD = False
 
 _cpu.use_exchange_api(torch.Tensor.__dlpack_c_exchange_api__)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 Gradient = Tensor | None
 
 CHECKS_ARGUMENTS = False
+ADDS_TO_MAIN_GRAD = False
 
 
 def unsupported(device_type: str, dtype: torch.dtype) -> str | None:

@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 Gradient = Tensor | None
 
 CHECKS_ARGUMENTS = False
+ADDS_TO_MAIN_GRAD = False
 
 
 def unsupported(device_type: str, dtype: torch.dtype) -> str | None:

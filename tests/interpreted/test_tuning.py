@@ -1,0 +1,146 @@
+"""The tuner's table: what it holds, that it is used, and that measurements decide who runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from twolayer_kernels import FusedTwoLayer, TwoLayerNet, dispatch
+from twolayer_kernels.backends import triton as backend
+from twolayer_kernels.backends.triton import measurements, tiles, tuning
+from twolayer_kernels.backends.triton.launch import device_of
+
+CPU = torch.device("cpu")
+DEVICE = device_of(torch.empty(0))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty folder for tuned tables; what is read from it is forgotten afterwards."""
+    monkeypatch.setenv("TWOLAYER_CACHE", str(tmp_path))
+    tiles.forget_tables()
+    measurements.forget_tables()
+    yield tmp_path
+    monkeypatch.undo()
+    tiles.forget_tables()
+    measurements.forget_tables()
+
+
+def modules(in_features, hidden_features, out_features, **kind):
+    plain = TwoLayerNet(in_features, hidden_features, out_features, **kind)
+    return FusedTwoLayer.from_linears(plain.linear1, plain.linear2, backend="triton"), plain
+
+
+def test_tiles_are_ranked_by_what_was_measured(cache, monkeypatch):
+    monkeypatch.setattr(tuning, "PRODUCT", (64, 64, 64))
+
+    def measure(call):
+        """A device on which fewer columns of a tile are faster."""
+        return 1e-3 * call.keywords["tile"].block_n
+
+    entries = tuning.tune_tiles(CPU, measure)
+    table = {"tiles": entries, "against_torch": []}
+    tuning.write(table, tiles.tuned_table_path(DEVICE.name))
+    for kernel in tiles.KERNELS:
+        for precision in ("16bit", "tf32", "tf32x3"):
+            tuned = tiles.tiles_for(kernel, precision, DEVICE)
+            assert max(tuned, key=lambda tile: tile.rate).block_n == 64
+            assert max(tile.rate for tile in tuned) == 1
+            assert all(tile.source.startswith("measured on") for tile in tuned)
+            blocks = [tile[:2] for tile in tuned]
+            assert len(blocks) == len(set(blocks))
+
+
+def test_a_tile_that_does_not_fit_is_left_out(cache, monkeypatch):
+    import triton
+
+    monkeypatch.setattr(tuning, "PRODUCT", (64, 64, 64))
+
+    def measure(call):
+        if call.keywords["tile"].block_m == 128:
+            raise triton.OutOfResources(2, 1, "shared memory")
+        return 1e-3
+
+    assert {entry["block"][0] for entry in tuning.tune_tiles(CPU, measure)} == {64}
+
+
+def test_products_run_with_each_candidate(monkeypatch):
+    monkeypatch.setattr(tuning, "PRODUCT", (40, 50, 70))
+    ran = []
+
+    def measure(call):
+        ran.append(call()[0].shape)
+        return 1e-3
+
+    monkeypatch.setattr(tuning, "MODES", (("16bit", torch.float16), ("tf32", torch.float32)))
+    tuning.tune_tiles(CPU, measure)
+    assert ran
+    assert set(ran) == {(40, 50)}
+
+
+def test_the_comparison_measures_both_sides(monkeypatch):
+    calls = []
+
+    def measure(call):
+        call()
+        calls.append(call)
+        return 1e-6 * len(calls)
+
+    monkeypatch.setattr(tuning, "MODES", (("tf32x3", torch.float32),))
+    rows = tuning.compare_with_torch(CPU, measure, ((3, 4, 5, 6),), modules)
+    assert rows == [
+        {
+            "precision": "tf32x3",
+            "batch": 3,
+            "in_features": 4,
+            "hidden_features": 5,
+            "out_features": 6,
+            "ours": 1.0,
+            "torch": 2.0,
+        }
+    ]
+
+
+def row(ours, theirs, **sizes):
+    return {"precision": "tf32x3", "ours": ours, "torch": theirs} | sizes
+
+
+@pytest.fixture
+def measured(cache):
+    small = {"batch": 64, "in_features": 64, "hidden_features": 64, "out_features": 4}
+    large = {"batch": 8192, "in_features": 4096, "hidden_features": 4096, "out_features": 4096}
+    table = {"tiles": [], "against_torch": [row(10, 30, **small), row(1000, 900, **large)]}
+    path = tiles.tuned_table_path(DEVICE.name)
+    path.write_text(json.dumps(table))
+    measurements.forget_tables()
+
+
+def chosen(batch, in_features, hidden_features, out_features, monkeypatch):
+    monkeypatch.setattr(dispatch, "_triton_for", lambda dtype: (backend, ""))
+    return dispatch.choose_for_cuda(torch.empty(batch, in_features), hidden_features, out_features)
+
+
+def test_the_nearest_measured_network_decides(measured, monkeypatch):
+    small = chosen(32, 100, 50, 10, monkeypatch)
+    assert small.backend is backend
+    assert "3.00x as fast as torch at 64x64x64x4" in small.reason
+    large = chosen(8192, 2048, 4096, 1024, monkeypatch)
+    assert large.backend.__name__.endswith("backends.torch")
+    assert "only 0.90x torch's speed at 8192x4096x4096x4096" in large.reason
+
+
+def test_without_measurements_torch_runs_and_says_why(cache, monkeypatch):
+    choice = chosen(64, 64, 64, 4, monkeypatch)
+    assert choice.backend.__name__.endswith("backends.torch")
+    assert "not been measured" in choice.reason
+    assert "twolayer tune" in choice.reason
+
+
+def test_a_table_is_replaced_in_one_piece(cache):
+    path = tiles.tuned_table_path("some device")
+    tuning.write({"tiles": [], "against_torch": []}, path)
+    tuning.write({"tiles": [], "against_torch": [1]}, path)
+    assert json.loads(path.read_text())["against_torch"] == [1]
+    assert [p.name for p in cache.iterdir()] == [path.name]

@@ -1,0 +1,96 @@
+"""Launching a compiled kernel at little cost, and what is known of the device.
+
+``kernel[grid](...)`` of Triton looks at every argument in Python at every call. Here the compiled
+kernel is found by a key of what the compiler specializes on, and started directly.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime import JITFunction
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from .product import product_kernel
+
+# With TRITON_INTERPRET=1 kernels run in Python, on tensors of any device.
+INTERPRETED = not isinstance(product_kernel, JITFunction)
+
+
+class Device(NamedTuple):
+    """What the choice of tiles asks of a device."""
+
+    name: str
+    arch: int  # compute capability: 80, 90, 100, ...
+    multiprocessors: int
+
+
+@lru_cache(maxsize=64)
+def _device(index: int) -> Device:
+    if INTERPRETED:
+        return Device("interpreter", 90, 3)
+    driver = triton.runtime.driver.active
+    count = driver.utils.get_device_properties(index)["multiprocessor_count"]
+    name = torch.cuda.get_device_name(index) if torch.cuda.is_available() else "no device"
+    return Device(name, driver.get_current_target().arch, count)
+
+
+def device_of(t: Tensor) -> Device:
+    return _device(t.device.index or 0)
+
+
+class Launch(NamedTuple):
+    """How a kernel is compiled beside its constants."""
+
+    warps: int
+    stages: int
+
+
+_compiled: dict[Any, Any] = {}
+
+
+def _specialization(argument: Any) -> Any:
+    """What of an argument the compiler looks at."""
+    if isinstance(argument, Tensor):
+        return argument.dtype, argument.data_ptr() % 16
+    if isinstance(argument, int):
+        return argument == 1, argument % 16 == 0, argument >= 2**31
+    if isinstance(argument, TensorDescriptor):
+        return argument.base.dtype, tuple(argument.block_shape)
+    return argument
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: tuple[Any, ...],
+    constants: tuple[Any, ...],
+    how: Launch,
+) -> None:
+    """Starts ``kernel`` on the current stream of the current device.
+
+    ``arguments`` and then ``constants`` are the kernel's parameters in their order.
+    """
+    if INTERPRETED:
+        kernel[grid](*arguments, *constants)
+        return
+    driver = triton.runtime.driver.active
+    device = driver.get_current_device()
+    key = (kernel, device, how, constants, *map(_specialization, arguments))
+    compiled = _compiled.get(key)
+    hooks = triton.knobs.runtime
+    if compiled is None or hooks.launch_enter_hook is not None:  # a profiler wants to be told
+        _compiled[key] = kernel[grid](
+            *arguments, *constants, num_warps=how.warps, num_stages=how.stages
+        )
+        return
+    x, y, z = (*grid, 1, 1)[:3]
+    stream = driver.get_current_stream(device)
+    compiled.run(
+        x, y, z, stream, compiled.function, compiled.packed_metadata, None, None, None,
+        *arguments, *constants,
+    )  # fmt: skip

@@ -1,0 +1,289 @@
+"""Both layers in one launch, for networks whose hidden layer fits the chip.
+
+Forward: a program takes some samples and some hidden features, computes their activation and at
+once its contribution to the output; the hidden layer goes to memory only where backward wants it.
+Where hidden features are dealt to several programs, each leaves its contribution in memory, and the
+last one to arrive adds all of them in a fixed order: one launch, the same bits every time, and no
+program waits for another.
+
+Backward: programs of three kinds in one launch, for the first layer's weight, for the second
+layer's weight with both biases, and for the input. Each computes the part that it needs of
+``dh = (dy w2) * (a > 0)`` again, which costs little since ``out_features`` is small. The weights'
+programs may share the batch in the same way as above.
+
+The three widths of the network are compile-time constants: known sizes let the compiler prove
+alignment and halve the registers.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _load(source, row_stride, col_stride, row, col, rows, cols,
+          ROWS: tl.constexpr, COLS: tl.constexpr):  # fmt: skip
+    """``ROWS x COLS`` elements from ``(row, col)`` on, zeros beyond the matrix."""
+    r = row + tl.arange(0, ROWS)
+    c = col + tl.arange(0, COLS)
+    offsets = r.to(tl.int64)[:, None] * row_stride + c[None, :] * col_stride
+    return tl.load(source + offsets, mask=(r < rows)[:, None] & (c < cols)[None, :], other=0.0)
+
+
+@triton.jit
+def _store(target, row_stride, row, col, rows, cols, value, ROWS: tl.constexpr, COLS: tl.constexpr):
+    r = row + tl.arange(0, ROWS)
+    c = col + tl.arange(0, COLS)
+    offsets = r.to(tl.int64)[:, None] * row_stride + c[None, :]
+    inside = (r < rows)[:, None] & (c < cols)[None, :]
+    tl.store(target + offsets, value.to(target.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _is_last(arrived, PARTS: tl.constexpr):
+    """Whether this program is the last of ``PARTS`` to come here; the counter is then 0 again."""
+    tl.debug_barrier()  # what this program stored is seen by who reads the counter
+    before = tl.atomic_add(arrived, 1, sem="acq_rel")
+    last = before == PARTS - 1
+    if last:
+        tl.store(arrived, 0)
+    return last
+
+
+@triton.jit
+def narrow_forward_kernel(
+    x,
+    x_row,
+    x_col,
+    w1,
+    w1_row,
+    w1_col,
+    w2,
+    w2_row,
+    w2_col,
+    b1,
+    b2,
+    a,
+    y,
+    contributions,
+    arrived,
+    batch,
+    IN: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    OUT: tl.constexpr,
+    X_ALIGN: tl.constexpr,
+    W1_ALIGN: tl.constexpr,
+    W2_ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    OUT_PADDED: tl.constexpr,
+):
+    """``y = relu(x w1^T + b1) w2^T + b2``, and the activation where ``a`` is there.
+
+    Grid: blocks of the batch, ``PARTS`` that share the hidden features. ``contributions`` holds
+    ``PARTS x batch x OUT`` float32, ``arrived`` a zero for each block of the batch. ``*_ALIGN``
+    elements divide the stride of the rows.
+    """
+    # What the caller knows of the strides, told so that loads are as wide as they can be.
+    x_row = x_row // X_ALIGN * X_ALIGN
+    w1_row = w1_row // W1_ALIGN * W1_ALIGN
+    w2_row = w2_row // W2_ALIGN * W2_ALIGN
+    block, part = tl.program_id(0), tl.program_id(1)
+    row = block * BLOCK_B
+    out = tl.arange(0, OUT_PADDED)
+    acc = tl.zeros((BLOCK_B, OUT_PADDED), tl.float32)
+    for h in range(part * BLOCK_H, HIDDEN, PARTS * BLOCK_H):
+        hidden = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)
+        for k in range(0, IN, BLOCK_K):
+            samples = _load(x, x_row, x_col, row, k, batch, IN, BLOCK_B, BLOCK_K)
+            weights = _load(w1, w1_row, w1_col, h, k, HIDDEN, IN, BLOCK_H, BLOCK_K)
+            hidden = tl.dot(samples, weights.T, hidden, input_precision=PRECISION)
+        if b1 is not None:
+            feature = h + tl.arange(0, BLOCK_H)
+            bias = tl.load(b1 + feature, mask=feature < HIDDEN, other=0.0)
+            hidden += bias.to(tl.float32)[None, :]
+        activation = tl.where(hidden < 0.0, 0.0, hidden).to(x.dtype.element_ty)  # NaN stays
+        if a is not None:
+            _store(a, HIDDEN, row, h, batch, HIDDEN, activation, BLOCK_B, BLOCK_H)
+        second = _load(w2, w2_row, w2_col, 0, h, OUT, HIDDEN, OUT_PADDED, BLOCK_H)
+        acc = tl.dot(activation, second.T, acc, input_precision=PRECISION)
+
+    if PARTS > 1:
+        size = batch.to(tl.int64) * OUT
+        _store(contributions + part * size, OUT, row, 0, batch, OUT, acc, BLOCK_B, OUT_PADDED)
+        if not _is_last(arrived + block, PARTS):
+            return
+        r = row + tl.arange(0, BLOCK_B)
+        offsets = r.to(tl.int64)[:, None] * OUT + out[None, :]
+        inside = (r < batch)[:, None] & (out < OUT)[None, :]
+        acc = tl.zeros((BLOCK_B, OUT_PADDED), tl.float32)
+        for p in range(PARTS):
+            acc += tl.load(contributions + p * size + offsets, mask=inside, other=0.0,
+                           cache_modifier=".cg")  # fmt: skip
+    if b2 is not None:
+        acc += tl.load(b2 + out, mask=out < OUT, other=0.0).to(tl.float32)[None, :]
+    _store(y, OUT, row, 0, batch, OUT, acc, BLOCK_B, OUT_PADDED)
+
+
+@triton.jit
+def _hidden_gradient(grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
+                     HIDDEN: tl.constexpr, OUT: tl.constexpr, PRECISION: tl.constexpr,
+                     BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr,
+                     OUT_PADDED: tl.constexpr):  # fmt: skip
+    """``dh = (dy w2) * (a > 0)`` for some samples and hidden features, with ``dy`` and ``a``."""
+    dy = _load(grad_y, grad_y_row, grad_y_col, row, 0, batch, OUT, BLOCK_B, OUT_PADDED)
+    second = _load(w2, w2_row, w2_col, 0, h, OUT, HIDDEN, OUT_PADDED, BLOCK_H)
+    activation = _load(a, HIDDEN, 1, row, h, batch, HIDDEN, BLOCK_B, BLOCK_H)
+    dh = tl.dot(dy, second, input_precision=PRECISION)
+    dh = tl.where(activation.to(tl.float32) <= 0.0, 0.0, dh)  # the gradient of a NaN passes
+    return dh, dy, activation
+
+
+@triton.jit
+def _finish_part(acc, shares, share, arrived, counter, target, row_stride, row, col, rows, cols,
+                 part, size, PARTS: tl.constexpr, ROWS: tl.constexpr,
+                 COLS: tl.constexpr):  # fmt: skip
+    """Stores a tile of a gradient; with several parts of the batch, the last of them does.
+
+    The gradient's shares begin at ``share`` in each part's, its counter is at ``counter``.
+    """
+    if PARTS == 1:
+        _store(target, row_stride, row, col, rows, cols, acc, ROWS, COLS)
+    else:
+        shares += share
+        _store(shares + part * size, cols, row, col, rows, cols, acc, ROWS, COLS)
+        if _is_last(arrived + counter, PARTS):
+            total = tl.zeros((ROWS, COLS), tl.float32)
+            r = row + tl.arange(0, ROWS)
+            c = col + tl.arange(0, COLS)
+            inside = (r < rows)[:, None] & (c < cols)[None, :]
+            for p in range(PARTS):
+                offsets = p * size + r.to(tl.int64)[:, None] * cols + c[None, :]
+                total += tl.load(shares + offsets, mask=inside, other=0.0, cache_modifier=".cg")
+            _store(target, row_stride, row, col, rows, cols, total, ROWS, COLS)
+
+
+@triton.jit
+def narrow_backward_kernel(
+    grad_y,
+    grad_y_row,
+    grad_y_col,
+    x,
+    x_row,
+    x_col,
+    w1,
+    w1_row,
+    w1_col,
+    w2,
+    w2_row,
+    w2_col,
+    a,
+    grad_x,
+    grad_w1,
+    grad_w2,
+    grad_b1,
+    grad_b2,
+    shares,
+    arrived,
+    batch,
+    IN: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    OUT: tl.constexpr,
+    GRAD_Y_ALIGN: tl.constexpr,
+    X_ALIGN: tl.constexpr,
+    W1_ALIGN: tl.constexpr,
+    W2_ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    OUT_PADDED: tl.constexpr,
+):
+    """The gradients that are there, of ``y = relu(x w1^T + b1) w2^T + b2``; ``a``: (batch, HIDDEN).
+
+    Grid: tiles of the first weight (``HIDDEN x IN``) times ``PARTS`` that share the batch, blocks
+    of hidden features times ``PARTS``, tiles of the input's gradient; a kind without a gradient
+    that is asked for has no programs. ``shares`` holds, for each part, float32 for w1, then w2, b1
+    and b2; ``arrived`` a zero for each tile, three for each block of hidden features.
+    """
+    grad_y_row = grad_y_row // GRAD_Y_ALIGN * GRAD_Y_ALIGN
+    x_row = x_row // X_ALIGN * X_ALIGN
+    w1_row = w1_row // W1_ALIGN * W1_ALIGN
+    w2_row = w2_row // W2_ALIGN * W2_ALIGN
+    HIDDEN_BLOCKS: tl.constexpr = (HIDDEN + BLOCK_H - 1) // BLOCK_H
+    IN_BLOCKS: tl.constexpr = (IN + BLOCK_I - 1) // BLOCK_I
+    FIRST: tl.constexpr = 0 if grad_w1 is None else HIDDEN_BLOCKS * IN_BLOCKS * PARTS
+    NEEDS_SECOND: tl.constexpr = not (grad_w2 is None and grad_b1 is None and grad_b2 is None)
+    SECOND: tl.constexpr = HIDDEN_BLOCKS * PARTS if NEEDS_SECOND else 0
+    W1_SIZE: tl.constexpr = HIDDEN * IN
+    W2_SIZE: tl.constexpr = OUT * HIDDEN
+    SIZE: tl.constexpr = W1_SIZE + W2_SIZE + HIDDEN + OUT
+    pid = tl.program_id(0)
+    if pid < FIRST:
+        if grad_w1 is not None:
+            part = pid % PARTS
+            tile = pid // PARTS
+            h = tile // IN_BLOCKS * BLOCK_H
+            i = tile % IN_BLOCKS * BLOCK_I
+            w1_sum = tl.zeros((BLOCK_H, BLOCK_I), tl.float32)
+            for row in range(part * BLOCK_B, batch, PARTS * BLOCK_B):
+                dh, _dy, _activation = _hidden_gradient(
+                    grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
+                    HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
+                )  # fmt: skip
+                samples = _load(x, x_row, x_col, row, i, batch, IN, BLOCK_B, BLOCK_I)
+                dh = dh.to(samples.dtype)
+                w1_sum = tl.dot(dh.T, samples, w1_sum, input_precision=PRECISION)
+            _finish_part(w1_sum, shares, 0, arrived, tile, grad_w1, IN, h, i, HIDDEN, IN, part,
+                         SIZE, PARTS, BLOCK_H, BLOCK_I)  # fmt: skip
+    elif pid < FIRST + SECOND:
+        if NEEDS_SECOND:
+            part = (pid - FIRST) % PARTS
+            block = (pid - FIRST) // PARTS
+            h = block * BLOCK_H
+            w2_sum = tl.zeros((OUT_PADDED, BLOCK_H), tl.float32)
+            b1_sum = tl.zeros((BLOCK_H,), tl.float32)
+            b2_sum = tl.zeros((OUT_PADDED,), tl.float32)
+            for row in range(part * BLOCK_B, batch, PARTS * BLOCK_B):
+                dh, dy, activation = _hidden_gradient(
+                    grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
+                    HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
+                )  # fmt: skip
+                if grad_w2 is not None:
+                    w2_sum = tl.dot(dy.T, activation, w2_sum, input_precision=PRECISION)
+                if grad_b1 is not None:
+                    b1_sum += tl.sum(dh, 0)
+                if grad_b2 is not None:
+                    b2_sum += tl.sum(dy.to(tl.float32), 0)
+            counter = HIDDEN_BLOCKS * IN_BLOCKS + 3 * block
+            if grad_w2 is not None:
+                _finish_part(w2_sum, shares, W1_SIZE, arrived, counter, grad_w2, HIDDEN, 0, h, OUT,
+                             HIDDEN, part, SIZE, PARTS, OUT_PADDED, BLOCK_H)  # fmt: skip
+            if grad_b1 is not None:
+                _finish_part(b1_sum[None, :], shares, W1_SIZE + W2_SIZE, arrived, counter + 1,
+                             grad_b1, 0, 0, h, 1, HIDDEN, part, SIZE, PARTS, 1,
+                             BLOCK_H)  # fmt: skip
+            if grad_b2 is not None:
+                if block == 0:
+                    _finish_part(b2_sum[None, :], shares, W1_SIZE + W2_SIZE + HIDDEN, arrived,
+                                 counter + 2, grad_b2, 0, 0, 0, 1, OUT, part, SIZE, PARTS, 1,
+                                 OUT_PADDED)  # fmt: skip
+    else:
+        if grad_x is not None:
+            tile = pid - FIRST - SECOND
+            row = tile // IN_BLOCKS * BLOCK_B
+            i = tile % IN_BLOCKS * BLOCK_I
+            x_sum = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)
+            for h in range(0, HIDDEN, BLOCK_H):
+                dh, _dy, _activation = _hidden_gradient(
+                    grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
+                    HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
+                )  # fmt: skip
+                first = _load(w1, w1_row, w1_col, h, i, HIDDEN, IN, BLOCK_H, BLOCK_I)
+                x_sum = tl.dot(dh.to(first.dtype), first, x_sum, input_precision=PRECISION)
+            _store(grad_x, IN, row, i, batch, IN, x_sum, BLOCK_B, BLOCK_I)

@@ -1,0 +1,198 @@
+"""Measuring a device: which tiles are fast on it, and where our kernels beat torch's.
+
+The result is the table that :mod:`.tiles` and :mod:`.measurements` read in the place of what ships.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor, nn
+
+from . import layers, measurements, tiles
+from .launch import Device, Launch, device_of
+from .precision import precision_of
+from .tiles import KERNELS, Tile
+
+Seconds = float
+Measure = Callable[[Callable[[], object]], Seconds]
+Report = Callable[[str], None]
+
+# One product large enough to fill any device; the rate of a tile hardly depends on the size then.
+PRODUCT = (4096, 4096, 4096)
+# batch, in_features, hidden_features, out_features
+NETWORKS: tuple[tuple[int, int, int, int], ...] = tuple(
+    (batch, *widths)
+    for widths in (
+        (1000, 100, 10),
+        (64, 64, 4),
+        (64, 64, 64),
+        (128, 256, 8),
+        (256, 256, 256),
+        (1024, 4096, 1024),
+        (2048, 8192, 2048),
+        (4096, 16384, 4096),
+    )
+    for batch in (64, 1024, 16384)
+)
+# What torch's switches say, and the dtypes of the inputs.
+MODES = (("16bit", torch.bfloat16), ("tf32", torch.float32), ("tf32x3", torch.float32))
+
+
+def measure_on_gpu(call: Callable[[], object], rounds: int = 20) -> Seconds:
+    """The median time of ``call`` on the device, after warming up."""
+    for _ in range(3):
+        call()
+    event: Any = torch.cuda.Event
+    marks = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(rounds)]
+    for start, end in marks:
+        start.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    return float(median(start.elapsed_time(end) for start, end in marks)) / 1e3
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def candidates(kernel: str, precision: str, device: Device) -> list[Tile]:
+    """The tiles that ship, and each with a stage less or more and another order of tiles."""
+    found: dict[Tile, None] = {}
+    for tile in tiles.shipped_tiles_for(kernel, precision, device):
+        for stages in (tile.how.stages, tile.how.stages - 1, tile.how.stages + 1):
+            for group in (tile.group_m, 2 * tile.group_m):
+                if stages > 1:
+                    how = Launch(tile.how.warps, stages)
+                    found[tile._replace(how=how, group_m=group, rate=0.0, source="")] = None
+    return list(found)
+
+
+def _operands(kernel: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """The product as the kernel meets it in a network: layouts and epilogue."""
+    m, n, k = PRODUCT
+
+    def new(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=dtype, device=device)
+
+    if kernel == "linear":
+        return {"a": new(m, k), "b": new(n, k).T, "bias": new(n), "relu": True}
+    if kernel == "dgrad":
+        return {"a": new(m, k), "b": new(k, n), "mask": new(m, n), "wants_sums": True}
+    return {"a": new(k, m).T, "b": new(k, n)}
+
+
+def tune_tiles(
+    device: torch.device, measure: Measure, report: Report = lambda line: None
+) -> list[dict[str, Any]]:
+    """The entries of the table of tiles, each with its rate on this device.
+
+    The narrow kernels keep the tiles that ship.
+    """
+    entries: list[dict[str, Any]] = []
+    m, n, k = PRODUCT
+    for precision, dtype in MODES:
+        for kernel in KERNELS:
+            operands = _operands(kernel, dtype, device)
+            known = device_of(operands["a"])
+            rates: list[tuple[float, Tile]] = []
+            with _precision(precision):
+                for tile in candidates(kernel, precision, known):
+                    try:
+                        seconds = measure(partial(layers.product, kernel, **operands, tile=tile))
+                    except triton.OutOfResources:
+                        continue
+                    rates.append((2 * m * n * k / seconds, tile))
+            best = max(rate for rate, _ in rates)
+            # The fastest of each size of tile: the smaller ones serve the smaller networks.
+            by_block: dict[tuple[int, int], tuple[float, Tile]] = {}
+            for rate, tile in sorted(rates, key=lambda pair: pair[0]):
+                by_block[tile.block_m, tile.block_n] = (rate, tile)
+            for rate, tile in by_block.values():
+                tflops = f"{rate / 1e12:.1f} TFLOP/s at {m} x {n} x {k}"
+                entries.append(_entry(kernel, precision, known, tile, rate / best, tflops))
+                report(f"{kernel} {precision} {tile[:3]}: {tflops}")
+    return entries
+
+
+def _entry(
+    kernel: str, precision: str, device: Device, tile: Tile, rate: float, measured: str
+) -> dict[str, Any]:
+    return {
+        "kernel": kernel,
+        "precision": precision,
+        "arch": tiles.architecture(device.arch),
+        "block": list(tile[:3]),
+        "group": tile.group_m,
+        "warps": tile.how.warps,
+        "stages": tile.how.stages,
+        "pieces": tile.pieces,
+        "rate": round(rate, 4),
+        "source": f"measured on {device.name}: {measured}",
+    }
+
+
+def _step(module: nn.Module, x: Tensor, grad_y: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        for parameter in module.parameters():
+            parameter.grad = None
+        x.grad = None
+        module(x).backward(grad_y)
+
+    return step
+
+
+def compare_with_torch(
+    device: torch.device,
+    measure: Measure,
+    networks: tuple[tuple[int, int, int, int], ...],
+    modules: Callable[..., tuple[nn.Module, nn.Module]],
+    report: Report = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Rows of forward + backward, ours and torch's; ``modules`` makes the two for some widths."""
+    rows: list[dict[str, Any]] = []
+    for precision, dtype in MODES:
+        for network in networks:
+            batch, in_features, hidden_features, out_features = network
+            x = torch.randn(batch, in_features, dtype=dtype, device=device, requires_grad=True)
+            grad_y = torch.randn(batch, out_features, dtype=dtype, device=device)
+            fused, plain = modules(
+                in_features, hidden_features, out_features, dtype=dtype, device=device
+            )
+            with _precision(precision):
+                assert precision_of(dtype) == precision
+                ours = measure(_step(fused, x, grad_y)) * 1e6
+                torchs = measure(_step(plain, x, grad_y)) * 1e6
+            sizes = dict(zip(measurements.SIZES, network, strict=True))
+            times = {"ours": round(ours, 2), "torch": round(torchs, 2)}
+            rows.append({"precision": precision} | sizes | times)
+            name = "x".join(map(str, network))
+            report(f"{name} {precision}: {torchs / ours:.2f}x torch ({ours:.0f} us)")
+    return rows
+
+
+def write(table: dict[str, Any], path: Path) -> None:
+    """Replaces the table of a device; a reader sees the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(table, indent=1) + "\n")
+    os.replace(scratch, path)
+    tiles.forget_tables()
+    measurements.forget_tables()

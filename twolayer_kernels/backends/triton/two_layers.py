@@ -1,0 +1,140 @@
+"""Both layers of a narrow network at once: one launch forward, one backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .launch import device_of, launch
+from .narrow import narrow_backward_kernel, narrow_forward_kernel
+from .precision import input_precision, narrow_precision_of
+from .tiles import alignment, ceil_div, choose_narrow, padded_out_features
+
+Gradient = Tensor | None
+
+# Zeros that programs count their arrivals in; each kernel leaves zeros behind, so one buffer serves
+# all launches of a stream. Keyed by device and stream: two streams may run at once.
+_counters: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def _zeros(device: torch.device, count: int) -> Tensor:
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    kept = _counters.get((device, stream))
+    if kept is None or kept.numel() < count:
+        kept = torch.zeros(max(count, 4096), dtype=torch.int32, device=device)
+        _counters[device, stream] = kept
+    return kept
+
+
+def forward(
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None,
+    b2: Tensor | None,
+    keep_activation: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """``y`` (batch, out_features), and the activation (batch, hidden_features) where it is kept."""
+    (batch, in_features), hidden_features, out_features = x.shape, w1.shape[0], w2.shape[0]
+    precision = narrow_precision_of(x.dtype)
+    tile, parts = choose_narrow(
+        "narrow_forward", precision, device_of(x), batch, in_features, hidden_features, out_features
+    )
+    y = torch.empty(batch, out_features, dtype=x.dtype, device=x.device)
+    a = None
+    if keep_activation:
+        a = torch.empty(batch, hidden_features, dtype=x.dtype, device=x.device)
+    blocks = ceil_div(batch, tile.block_b)
+    contributions = arrived = None
+    if parts > 1:
+        contributions = torch.empty(
+            parts, batch, out_features, dtype=torch.float32, device=x.device
+        )
+        arrived = _zeros(x.device, blocks)
+    launch(
+        narrow_forward_kernel,
+        (blocks, parts),
+        (
+            *(x, x.stride(0), x.stride(1)),
+            *(w1, w1.stride(0), w1.stride(1)),
+            *(w2, w2.stride(0), w2.stride(1)),
+            *(b1, b2, a, y, contributions, arrived, batch),
+        ),
+        (
+            *(in_features, hidden_features, out_features),
+            *(alignment(t.stride(0)) for t in (x, w1, w2)),
+            *(input_precision(precision), parts),
+            *(tile.block_b, tile.block_h, tile.block_k, padded_out_features(out_features)),
+        ),
+        tile.how,
+    )
+    return y, a
+
+
+def backward(
+    grad_y: Tensor,
+    x: Tensor | None,
+    w1: Tensor,
+    w2: Tensor,
+    a: Tensor,
+    needs: tuple[bool, bool, bool, bool, bool],
+) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
+    """The gradients that are needed, of x, w1, w2, b1 and b2."""
+    batch, out_features = grad_y.shape
+    hidden_features, in_features = w1.shape
+    precision = narrow_precision_of(grad_y.dtype)
+    tile, parts = choose_narrow(
+        "narrow_backward",
+        precision,
+        device_of(grad_y),
+        batch,
+        in_features,
+        hidden_features,
+        out_features,
+    )
+
+    def new(needed: bool, *shape: int) -> Gradient:
+        return torch.empty(shape, dtype=grad_y.dtype, device=grad_y.device) if needed else None
+
+    grad_x = new(needs[0], batch, in_features)
+    grad_w1 = new(needs[1], hidden_features, in_features)
+    grad_w2 = new(needs[2], out_features, hidden_features)
+    grad_b1 = new(needs[3], hidden_features)
+    grad_b2 = new(needs[4], out_features)
+    x = grad_y if x is None else x  # then no program reads it
+    a = a if a.is_contiguous() else a.contiguous()
+
+    hidden_blocks = ceil_div(hidden_features, tile.block_h)
+    in_blocks = ceil_div(in_features, tile.block_k)
+    programs = 0
+    if needs[1]:
+        programs += hidden_blocks * in_blocks * parts
+    if needs[2] or needs[3] or needs[4]:
+        programs += hidden_blocks * parts
+    if needs[0]:
+        programs += ceil_div(batch, tile.block_b) * in_blocks
+    shares = arrived = None
+    if parts > 1:
+        size = hidden_features * in_features + out_features * hidden_features
+        size += hidden_features + out_features
+        shares = torch.empty(parts, size, dtype=torch.float32, device=grad_y.device)
+        arrived = _zeros(grad_y.device, hidden_blocks * (in_blocks + 3))
+    launch(
+        narrow_backward_kernel,
+        (programs,),
+        (
+            *(grad_y, grad_y.stride(0), grad_y.stride(1)),
+            *(x, x.stride(0), x.stride(1)),
+            *(w1, w1.stride(0), w1.stride(1)),
+            *(w2, w2.stride(0), w2.stride(1)),
+            *(a, grad_x, grad_w1, grad_w2, grad_b1, grad_b2, shares, arrived, batch),
+        ),
+        (
+            *(in_features, hidden_features, out_features),
+            *(alignment(t.stride(0)) for t in (grad_y, x, w1, w2)),
+            *(input_precision(precision), parts),
+            *(tile.block_b, tile.block_h, tile.block_k, padded_out_features(out_features)),
+        ),
+        tile.how,
+    )
+    return grad_x, grad_w1, grad_w2, grad_b1, grad_b2
