@@ -8,6 +8,10 @@ depends on the run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 
@@ -17,6 +21,8 @@ from .precision import precision_of
 from .tiles import is_narrow
 
 Gradient = Tensor | None
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
 
 CHECKS_ARGUMENTS = False
 ADDS_TO_MAIN_GRAD = True
@@ -45,10 +51,27 @@ def verdict(
     return measurements.verdict(device_of(x).name, precision_of(x.dtype), *sizes)
 
 
+def _on_its_device(
+    function: Callable[Concatenate[Tensor, Rest], Result],
+) -> Callable[Concatenate[Tensor, Rest], Result]:
+    """Kernels start on the current device; the tensors may be on another one."""
+
+    @wraps(function)
+    def run(first: Tensor, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        if not first.is_cuda or first.device.index == torch.cuda.current_device():
+            return function(first, *args, **kwargs)
+        with torch.cuda.device(first.device):
+            return function(first, *args, **kwargs)
+
+    return run
+
+
+@_on_its_device
 def linear_relu_forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     return layers.linear(x, w, b, relu=True)
 
 
+@_on_its_device
 def linear_relu_backward(
     grad_a: Tensor, x: Tensor, w: Tensor, a: Tensor, needs: tuple[bool, bool, bool]
 ) -> tuple[Gradient, Gradient, Gradient]:
@@ -60,6 +83,7 @@ def linear_relu_backward(
     )
 
 
+@_on_its_device
 def two_layer_forward(
     x: Tensor,
     w1: Tensor,
@@ -74,6 +98,7 @@ def two_layer_forward(
     return layers.linear(a, w2, b2, relu=False), a if keep_activation else None
 
 
+@_on_its_device
 def two_layer_backward(
     grad_y: Tensor,
     x: Tensor | None,

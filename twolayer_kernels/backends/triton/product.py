@@ -115,7 +115,8 @@ def _column_sums(
     tl.store(out + n, total.to(out.dtype.element_ty), mask=n < cols)
 
 
-@triton.jit
+# How many programs share the work is no reason to compile again.
+@triton.jit(do_not_specialize=["programs"])
 def product_kernel(
     a,
     a_outer,

@@ -18,7 +18,12 @@ _counters: dict[tuple[torch.device, int], Tensor] = {}
 
 
 def _zeros(device: torch.device, count: int) -> Tensor:
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    stream = 0
+    if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            # A graph gets counters of its own: it may be replayed beside other launches, or never.
+            return torch.zeros(count, dtype=torch.int32, device=device)
+        stream = torch.cuda.current_stream(device).cuda_stream
     kept = _counters.get((device, stream))
     if kept is None or kept.numel() < count:
         kept = torch.zeros(max(count, 4096), dtype=torch.int32, device=device)
