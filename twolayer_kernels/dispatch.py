@@ -91,6 +91,16 @@ def backend_for(device_type: str, dtype: torch.dtype, backend: str | None) -> Mo
     return choose(device_type, dtype, backend)[0]
 
 
+def backend_for_sizes(
+    x: Tensor, hidden_features: int, out_features: int, backend: str | None
+) -> ModuleType:
+    """The backend for a network of these widths on ``x``."""
+    chosen = backend_for(x.device.type, x.dtype, backend)
+    if backend is None and x.is_cuda:
+        chosen = choose_for_cuda(x, hidden_features, out_features).backend
+    return chosen
+
+
 def explain(model_or_op: Any, x: Tensor) -> str:
     """Which backend runs ``model_or_op`` on ``x``, and why: a line for each fused layer in it.
 

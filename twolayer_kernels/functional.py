@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import linear
 
-from . import autograd, checks, dispatch
+from . import autograd, checks, dispatch, ops
 from .checks import ArrayChecks
 
 _CHECKS = ArrayChecks(
@@ -44,6 +46,24 @@ def _as_autocast_would(*arguments: Any) -> tuple[Any, ...]:
     if isinstance(x, Tensor) and _autocast_enabled(x.device.type):
         return _autocast(x.device.type, *arguments)
     return arguments
+
+
+def _is_transformed() -> bool:
+    """Inside ``torch.func``'s transforms or forward-mode differentiation.
+
+    Neither can look into a kernel: the first hands out tensors without memory of their own, the
+    second's tangents a kernel would drop.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _check_transformable(backend: str | None) -> None:
+    if backend not in (None, "torch"):
+        checks.check_backend(backend)
+        raise NotImplementedError(
+            f"backend={backend!r} cannot run inside torch.func's transforms or forward-mode"
+            " differentiation: they need torch's own operations, which backend=None takes there"
+        )
 
 
 def two_layer(
@@ -87,6 +107,8 @@ def two_layer(
         tensor([[12.],
                 [12.]])
     """
+    if torch.compiler.is_compiling():
+        return _traced_two_layer(x, w1, w2, b1, b2, recompute, backend)
     try:
         return _two_layer(x, w1, w2, b1, b2, recompute, backend)
     except Exception as error:
@@ -113,11 +135,14 @@ def _two_layer(
         x, w1, w2, b1, b2 = _autocast(device_type, x, w1, w2, b1, b2)  # type: ignore[assignment]
     if recompute is not True and recompute is not False:
         checks.check_flag("recompute", recompute)
+    if _is_transformed():
+        _check_transformable(backend)
+        _CHECKS.two_layer(x, w1, w2, b1, b2)
+        return linear(linear(x, w1, b1).relu(), w2, b2)
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.two_layer(x, w1, w2, b1, b2)
-        if backend is None and device_type == "cuda":
-            chosen = dispatch.choose_for_cuda(x, w1.shape[0], w2.shape[0]).backend
+        chosen = dispatch.backend_for_sizes(x, w1.shape[0], w2.shape[0], backend)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     needs_graph = torch.is_grad_enabled() and (
         x.requires_grad
@@ -133,6 +158,44 @@ def _two_layer(
     else:
         y, _ = chosen.two_layer_forward(x2d, w1, w2, b1, b2, False)
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
+
+
+def _needs_graph(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _flattened(x: Tensor) -> Tensor:
+    """Two dimensions, in a way that keeps the batch of a traced tensor symbolic."""
+    if x.dim() == 1:
+        return x.unsqueeze(0)
+    return x if x.dim() == 2 else x.flatten(0, -2)
+
+
+def _traced_two_layer(
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None,
+    b2: Tensor | None,
+    recompute: bool,
+    backend: str | None,
+) -> Tensor:
+    """As a registered operator, which a compiler can put into its graph."""
+    x, w1, w2, b1, b2 = _as_autocast_would(x, w1, w2, b1, b2)
+    checks.check_flag("recompute", recompute)
+    checks.check_backend(backend)
+    _CHECKS.two_layer(x, w1, w2, b1, b2)
+    keep = not recompute and _needs_graph(x, w1, w2, b1)
+    y: Tensor = ops.two_layer(_flattened(x), w1, w2, b1, b2, keep, backend)[0]
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
+
+
+def _traced_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
+    x, w, b = _as_autocast_would(x, w, b)
+    checks.check_backend(backend)
+    _CHECKS.linear_relu(x, w, b)
+    a: Tensor = ops.linear_relu(_flattened(x), w, b, backend)
+    return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
 
 def linear_relu(
@@ -158,6 +221,8 @@ def linear_relu(
         >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
         tensor([[1., 0.]])
     """
+    if torch.compiler.is_compiling():
+        return _traced_linear_relu(x, w, b, backend)
     try:
         return _linear_relu(x, w, b, backend)
     except Exception as error:
@@ -174,6 +239,10 @@ def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) ->
     device_type = x.device.type
     if _autocast_enabled(device_type):
         x, w, b = _autocast(device_type, x, w, b)  # type: ignore[assignment]
+    if _is_transformed():
+        _check_transformable(backend)
+        _CHECKS.linear_relu(x, w, b)
+        return linear(x, w, b).relu()
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.linear_relu(x, w, b)
