@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .dispatch import explain as explain
+    from .fusing import fuse as fuse
+    from .fusing import unfuse as unfuse
     from .modules import FusedLinearReLU as FusedLinearReLU
     from .modules import FusedTwoLayer as FusedTwoLayer
     from .modules import TwoLayerNet as TwoLayerNet
@@ -22,9 +24,19 @@ _HOME = {
     "FusedTwoLayer": "modules",
     "TwoLayerNet": "modules",
     "explain": "dispatch",
+    "fuse": "fusing",
+    "unfuse": "fusing",
 }
 
-__all__ = ["FusedLinearReLU", "FusedTwoLayer", "TwoLayerNet", "__version__", "explain"]
+__all__ = [
+    "FusedLinearReLU",
+    "FusedTwoLayer",
+    "TwoLayerNet",
+    "__version__",
+    "explain",
+    "fuse",
+    "unfuse",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -101,6 +101,15 @@ def backend_for_sizes(
     return chosen
 
 
+def _widths(site: Any) -> tuple[int, int] | None:
+    """Hidden and output features of a fused module of two layers."""
+    if hasattr(site, "_chain"):
+        return site.out_features, site._chain.linear2.out_features
+    if hasattr(site, "linear2"):
+        return site.hidden_features, site.out_features
+    return None
+
+
 def explain(model_or_op: Any, x: Tensor) -> str:
     """Which backend runs ``model_or_op`` on ``x``, and why: a line for each fused layer in it.
 
@@ -118,11 +127,15 @@ def explain(model_or_op: Any, x: Tensor) -> str:
         >>> explain(FusedTwoLayer(3, 5, 2, backend="torch"), torch.randn(7, 3))
         'FusedTwoLayer: torch (named by the caller)'
     """
-    from . import functional, modules  # explain speaks of the rooms above; nothing here runs them
+    from . import (
+        functional,
+        fusing,
+        modules,
+    )  # explain speaks of the rooms above; nothing here runs them
 
     if not isinstance(x, Tensor):
         raise TypeError(f"explain: x must be a torch.Tensor, got {type(x).__name__}")
-    fused = (modules.FusedTwoLayer, modules.FusedLinearReLU)
+    fused = (modules.FusedTwoLayer, modules.FusedLinearReLU, fusing.FusedFirst)
     if model_or_op in (functional.two_layer, functional.linear_relu):
         sites: list[tuple[str, Any]] = [(model_or_op.__name__, None)]
     elif isinstance(model_or_op, torch.nn.Module):
@@ -141,9 +154,9 @@ def explain(model_or_op: Any, x: Tensor) -> str:
     lines = []
     for name, site in sites:
         choice = choose(x.device.type, x.dtype, None if site is None else site.backend)
-        by_size = isinstance(site, modules.FusedTwoLayer) and site.backend is None
-        if by_size and x.device.type == "cuda":
-            choice = choose_for_cuda(x, site.linear1.out_features, site.linear2.out_features)
+        widths = _widths(site)
+        if widths is not None and site.backend is None and x.device.type == "cuda":
+            choice = choose_for_cuda(x, *widths)
         kernel = choice.backend.__name__.rpartition(".")[2]
         detail = getattr(choice.backend, "describe", lambda: "")()
         lines.append(f"{name}: {kernel}{detail} ({choice.reason})")
