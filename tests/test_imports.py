@@ -18,6 +18,7 @@ ORDER = [
     "__main__",
     "cli",
     "app",
+    "explaining",
     "training",
     "fusing",
     "modules",
@@ -31,8 +32,6 @@ ORDER = [
 # These two stand on the kernels themselves. numpy must not reach torch.
 STANDS_ON = {"numpy": {"_cpu", "checks"}, "backends": {"_cpu"}}
 MAY_USE_NUMPY = {"__main__", "cli", "app"}
-# explain() speaks of the rooms above it, inside the function: nothing runs at import.
-EXPLAINED = {("dispatch", "functional"), ("dispatch", "modules")}
 
 
 def in_a_fresh_process(code: str, **environment: str) -> str:
@@ -131,7 +130,7 @@ def fault_in(imported: str, room: str, own: str) -> str | None:
     if room in STANDS_ON or target == "_cpu":
         fine = target in STANDS_ON.get(room, ())
         return None if fine else f"{room} stands on {STANDS_ON.get(room, 'other rooms')}"
-    if target == room or (room, target) in EXPLAINED:
+    if target == room:
         return None
     if target not in ORDER or room not in ORDER:
         return "it has no place in the order of rooms"

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .dispatch import explain as explain
+    from .explaining import explain as explain
     from .fusing import fuse as fuse
     from .fusing import unfuse as unfuse
     from .modules import FusedLinearReLU as FusedLinearReLU
@@ -23,7 +23,7 @@ _HOME = {
     "FusedLinearReLU": "modules",
     "FusedTwoLayer": "modules",
     "TwoLayerNet": "modules",
-    "explain": "dispatch",
+    "explain": "explaining",
     "fuse": "fusing",
     "unfuse": "fusing",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,65 +99,3 @@ def backend_for_sizes(
     if backend is None and x.is_cuda:
         chosen = choose_for_cuda(x, hidden_features, out_features).backend
     return chosen
-
-
-def _widths(site: Any) -> tuple[int, int] | None:
-    """Hidden and output features of a fused module of two layers."""
-    if hasattr(site, "_chain"):
-        return site.out_features, site._chain.linear2.out_features
-    if hasattr(site, "linear2"):
-        return site.hidden_features, site.out_features
-    return None
-
-
-def explain(model_or_op: Any, x: Tensor) -> str:
-    """Which backend runs ``model_or_op`` on ``x``, and why: a line for each fused layer in it.
-
-    Args:
-        model_or_op: a module that is or contains ``FusedTwoLayer`` or ``FusedLinearReLU``, or
-            one of the functions of :mod:`twolayer_kernels.functional`.
-        x: the input, for its device, dtype and shape.
-
-    Raises:
-        TypeError: ``model_or_op`` is neither, or ``x`` is no tensor.
-
-    Example:
-        >>> import torch
-        >>> from twolayer_kernels import FusedTwoLayer, explain
-        >>> explain(FusedTwoLayer(3, 5, 2, backend="torch"), torch.randn(7, 3))
-        'FusedTwoLayer: torch (named by the caller)'
-    """
-    from . import (
-        functional,
-        fusing,
-        modules,
-    )  # explain speaks of the rooms above; nothing here runs them
-
-    if not isinstance(x, Tensor):
-        raise TypeError(f"explain: x must be a torch.Tensor, got {type(x).__name__}")
-    fused = (modules.FusedTwoLayer, modules.FusedLinearReLU, fusing.FusedFirst)
-    if model_or_op in (functional.two_layer, functional.linear_relu):
-        sites: list[tuple[str, Any]] = [(model_or_op.__name__, None)]
-    elif isinstance(model_or_op, torch.nn.Module):
-        sites = [
-            (name or type(module).__name__, module)
-            for name, module in model_or_op.named_modules()
-            if isinstance(module, fused)
-        ]
-    else:
-        raise TypeError(
-            "explain: model_or_op must be a torch.nn.Module or a function of"
-            f" twolayer_kernels.functional, got {type(model_or_op).__name__}"
-        )
-    if not sites:
-        return "no fused layer in this model: every layer runs as it is written"
-    lines = []
-    for name, site in sites:
-        choice = choose(x.device.type, x.dtype, None if site is None else site.backend)
-        widths = _widths(site)
-        if widths is not None and site.backend is None and x.device.type == "cuda":
-            choice = choose_for_cuda(x, *widths)
-        kernel = choice.backend.__name__.rpartition(".")[2]
-        detail = getattr(choice.backend, "describe", lambda: "")()
-        lines.append(f"{name}: {kernel}{detail} ({choice.reason})")
-    return "\n".join(lines)

@@ -368,6 +368,13 @@ def unfuse(model: nn.Module) -> int:
 
     Raises:
         TypeError: ``model`` is no ``nn.Module``.
+
+    Example:
+        >>> from torch import nn
+        >>> from twolayer_kernels import fuse, unfuse
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> unfuse(model), len(fuse(model)), unfuse(model)
+        (0, 1, 1)
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"unfuse: model must be a torch.nn.Module, got {type(model).__name__}")
