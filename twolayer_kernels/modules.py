@@ -9,6 +9,12 @@ from torch import Tensor, nn
 
 from . import checks, functional
 
+_PARAMETER = nn.Parameter
+
+
+def _is_sharded(*parameters: Tensor) -> bool:
+    return any(hasattr(p, "placements") for p in parameters)  # DTensors
+
 
 class TwoLayerNet(nn.Module):
     """The plain torch network, ``linear2(relu(linear1(x)))``: the fused module's baseline.
@@ -164,6 +170,12 @@ class FusedTwoLayer(nn.Module):
             w1, b1, w2, b2 = first["weight"], first["bias"], second["weight"], second["bias"]
         except KeyError:  # parametrized or pruned
             w1, b1, w2, b2 = linear1.weight, linear1.bias, linear2.weight, linear2.bias
+        if (type(w1) is not _PARAMETER or type(w2) is not _PARAMETER) and _is_sharded(w1, w2):
+            from . import sharding  # torch.distributed.tensor takes a second to load
+
+            return sharding.two_layer(
+                x, w1, w2, b1, b2, recompute=self.recompute, backend=self.backend
+            )
         return functional.two_layer(
             x, w1, w2, b1, b2, recompute=self.recompute, backend=self.backend
         )
