@@ -22,6 +22,7 @@ ORDER = [
     "training",
     "fusing",
     "modules",
+    "sharding",
     "functional",
     "autograd",
     "ops",
