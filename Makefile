@@ -3,6 +3,8 @@
 #   make demo    train on handwritten digits, fused beside plain torch
 #   make test    lint, types and the whole test suite
 #   make bench   the table of timings against torch, NumPy and oneDNN
+#   make kernels what the compiler makes of the GPU kernels, without a GPU
+#   make gpu     on a machine with a GPU: the CUDA tests, then the benches; installs nothing
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +12,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := requirements/constraints.txt
 PIP_INSTALL := $(BIN)/pip install --quiet -c $(CONSTRAINTS)
 
-.PHONY: demo test lint bench ladder clean
+.PHONY: demo test lint bench ladder kernels gpu clean
 
 demo: $(VENV)/.ready
 	$(BIN)/twolayer train
@@ -19,7 +21,9 @@ ladder: $(VENV)/.ready
 	$(BIN)/twolayer ladder
 
 test: lint
+	$(BIN)/python -m pytest tests
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreted
+	$(BIN)/python -m pytest tests/compiled
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -29,6 +33,12 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benches
+
+kernels: $(VENV)/.ready
+	$(BIN)/python -m benches.kernels
+
+gpu:
+	$(PYTHON) -m benches.gpu
 
 # torch comes first and alone, so that nothing pulls another build of it.
 $(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(wildcard csrc/*)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 # Triton reads the variable when a kernel is decorated, so one process cannot do both.
@@ -18,3 +19,47 @@ def pytest_collection_modifyitems(items):
             item.add_marker(
                 pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
             )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _repaired_interpreter():
+    from . import interpreter
+
+    with pytest.MonkeyPatch.context() as monkeypatch, interpreter.hastened():
+        interpreter.repair(monkeypatch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _silent_arithmetic():
+    """A GPU does not warn of what becomes NaN or infinite."""
+    with np.errstate(all="ignore"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _counters_are_zero_after_every_launch(monkeypatch):
+    from twolayer_kernels.backends.triton import two_layers
+
+    launch = two_layers.launch
+
+    def checked(*arguments):
+        launch(*arguments)
+        for counters in two_layers._counters.values():
+            assert not counters.any(), "a kernel left its arrival counters changed"
+
+    monkeypatch.setattr(two_layers, "launch", checked)
+
+
+@pytest.fixture
+def force(monkeypatch):
+    """Chooses the path, the device or the tiles in the place of the backend."""
+    from .forcing import Force
+
+    return Force(monkeypatch)
+
+
+@pytest.fixture(params=["general", "narrow"])
+def path(request, force):
+    """Runs a test once layer by layer, and once with both layers in one launch."""
+    return force.path(request.param)

@@ -64,6 +64,12 @@ def _specialization(argument: Any) -> Any:
     return argument
 
 
+def _somebody_listens() -> bool:
+    """Whether a profiler wants to be told of launches: a chain of hooks, which may be empty."""
+    hook = triton.knobs.runtime.launch_enter_hook
+    return hook is not None and bool(getattr(hook, "calls", True))
+
+
 def launch(
     kernel: Any,
     grid: tuple[int, ...],
@@ -82,8 +88,7 @@ def launch(
     device = driver.get_current_device()
     key = (kernel, device, how, constants, *map(_specialization, arguments))
     compiled = _compiled.get(key)
-    hooks = triton.knobs.runtime
-    if compiled is None or hooks.launch_enter_hook is not None:  # a profiler wants to be told
+    if compiled is None or _somebody_listens():
         _compiled[key] = kernel[grid](
             *arguments, *constants, num_warps=how.warps, num_stages=how.stages
         )

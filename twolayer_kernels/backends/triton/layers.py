@@ -14,6 +14,10 @@ from .product import column_sums_kernel, masked_kernel, product_kernel, sum_part
 from .tiles import Tile, alignment, ceil_div, choose_tile, power_of_two_from
 
 _SUMS = Launch(4, 2)
+# A product of at least this many multiply-adds is worth a copy of an operand whose rows start
+# anywhere, into rows that a descriptor can take. Not measured yet: through pointers such rows are
+# read an element at a time, and the large tiles spill.
+_WORTH_A_COPY = 1 << 26
 # Tensor descriptors exist since sm_90 (on sm_80 they are emulated, and 16-bit kernels spill).
 _FIRST_WITH_DESCRIPTORS = 90
 
@@ -38,8 +42,22 @@ def _describable(t: Tensor, outer_stride: int, inner_size: int, outer_size: int)
     )
 
 
+def _with_aligned_rows(t: Tensor, outer: int) -> Tensor:
+    """A copy of ``t`` whose rows along dimension ``outer`` start at multiples of 16 elements."""
+    rows = t if outer == 0 else t.T
+    padded = ceil_div(rows.shape[1], 16) * 16
+    copy = torch.empty(rows.shape[0], padded, dtype=t.dtype, device=t.device)
+    copy = copy[:, : rows.shape[1]].copy_(rows)
+    return copy if outer == 0 else copy.T
+
+
 def _operand(
-    t: Tensor, k_is_last: bool, block_outside: int, block_k: int, descriptors: bool
+    t: Tensor,
+    k_is_last: bool,
+    block_outside: int,
+    block_k: int,
+    descriptors: bool,
+    worth_a_copy: bool,
 ) -> _Operand:
     """``t`` of two dimensions, one of them K; the tile is ``block_outside`` x ``block_k``."""
     k = 1 if k_is_last else 0
@@ -52,6 +70,9 @@ def _operand(
     if inner_stride != 1:
         return _Operand(t, outer_stride, inner_stride, k_inner, 1, False)
     outer_size, inner_size = t.shape[outer], t.shape[inner]
+    if descriptors and worth_a_copy and not _describable(t, outer_stride, inner_size, outer_size):
+        t = _with_aligned_rows(t, outer)
+        outer_stride = t.stride(outer)
     aligned = alignment(outer_stride, inner_size)
     if descriptors and _describable(t, outer_stride, inner_size, outer_size):
         block = [block_outside, block_k] if k_inner else [block_k, block_outside]
@@ -119,8 +140,9 @@ def product(
     if tile is None:
         tile, parts = choose_tile(kind, precision, device, m, n, k, kind == "wgrad")
     descriptors = device.arch >= _FIRST_WITH_DESCRIPTORS
-    left = _operand(a, True, tile.block_m, tile.block_k, descriptors)
-    right = _operand(b, False, tile.block_n, tile.block_k, descriptors)
+    worth_a_copy = m * n * k >= _WORTH_A_COPY
+    left = _operand(a, True, tile.block_m, tile.block_k, descriptors, worth_a_copy)
+    right = _operand(b, False, tile.block_n, tile.block_k, descriptors, worth_a_copy)
     tiles_m = ceil_div(m, tile.block_m)
     target: Tensor | TensorDescriptor = out
     if parts > 1:
@@ -190,9 +212,14 @@ def product(
     return out, col_sums, summed_out
 
 
+def adjacent(b: Tensor | None) -> Tensor | None:
+    """A bias as the kernels read it; one that was expanded has no elements beside the first."""
+    return b if b is None or b.is_contiguous() else b.contiguous()
+
+
 def linear(x: Tensor, w: Tensor, b: Tensor | None, *, relu: bool) -> Tensor:
     """``x w^T + b``, with ReLU or without: (batch, out_features)."""
-    return product("linear", x, w.T, bias=b, relu=relu)[0]
+    return product("linear", x, w.T, bias=adjacent(b), relu=relu)[0]
 
 
 def hidden_gradient(

@@ -113,7 +113,7 @@ def narrow_forward_kernel(
         acc = tl.dot(activation, second.T, acc, input_precision=PRECISION)
 
     if PARTS > 1:
-        size = batch.to(tl.int64) * OUT
+        size = tl.cast(batch, tl.int64) * OUT  # a batch of 1 is a constant, not a tensor
         _store(contributions + part * size, OUT, row, 0, batch, OUT, acc, BLOCK_B, OUT_PADDED)
         if not _is_last(arrived + block, PARTS):
             return

@@ -171,7 +171,7 @@ def product_kernel(
         if summed is not None:
             _column_sums(
                 summed, summed_row, summed_col, K, M, summed_out, pid - programs,
-                16384 // SUMMED_COLS, SUMMED_COLS,
+                8192 // SUMMED_COLS, SUMMED_COLS,
             )  # fmt: skip
         return
 

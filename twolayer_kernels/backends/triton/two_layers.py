@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .launch import device_of, launch
+from .layers import adjacent
 from .narrow import narrow_backward_kernel, narrow_forward_kernel
 from .precision import input_precision, narrow_precision_of
 from .tiles import alignment, ceil_div, choose_narrow, padded_out_features
@@ -40,6 +41,7 @@ def forward(
     keep_activation: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """``y`` (batch, out_features), and the activation (batch, hidden_features) where it is kept."""
+    b1, b2 = adjacent(b1), adjacent(b2)
     (batch, in_features), hidden_features, out_features = x.shape, w1.shape[0], w2.shape[0]
     precision = narrow_precision_of(x.dtype)
     tile, parts = choose_narrow(

@@ -1,0 +1,1 @@
+"""What the Triton compiler makes of every kernel that ships, read from its code: no GPU needed."""

@@ -1,0 +1,67 @@
+"""What a compiled kernel is made of: registers, memory and instructions, read from its cubin."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from typing import Any, NamedTuple
+
+from triton import knobs
+
+# The matrix units of sm_80, sm_90 and sm_100; the last have a name for each type.
+MATRIX_UNITS = {80: "HMMA", 90: "HGMMA", 100: "UTC*MMA"}
+
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
+_RESOURCE = re.compile(r"\b(REG|STACK):(\d+)")
+
+
+class Resources(NamedTuple):
+    """What one program of a kernel needs, and how often its code holds which instruction."""
+
+    registers: int
+    stack: int  # bytes
+    shared: int  # bytes
+    warps: int
+    instructions: dict[str, int]
+
+    def count(self, *names: str) -> int:
+        return sum(self.instructions.get(name, 0) for name in names)
+
+    @property
+    def matrix(self) -> dict[str, int]:
+        """The matrix instructions, those of the fifth generation under one name."""
+        found: Counter[str] = Counter()
+        for name, count in self.instructions.items():
+            if re.fullmatch(r"UTC\w*MMA", name):
+                found["UTC*MMA"] += count
+            elif name.endswith("MMA"):
+                found[name] += count
+        return dict(found)
+
+
+def _output(tool: str, *arguments: str) -> str:
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def instructions(disassembly: str) -> dict[str, int]:
+    """How often each instruction is there, without its predicate and its suffixes."""
+    return dict(Counter(_INSTRUCTION.findall(disassembly)))
+
+
+def read(compiled: Any) -> Resources:
+    """What ``compiled``, of triton's ``CompiledKernel``, needs."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = dict(
+            _RESOURCE.findall(_output(knobs.nvidia.cuobjdump.path, "-res-usage", file.name))
+        )
+        # Without its analysis of data flow it takes half the time.
+        found = instructions(_output(knobs.nvidia.nvdisasm.path, "-ndf", "-c", file.name))
+    metadata = compiled.metadata
+    return Resources(
+        int(usage["REG"]), int(usage["STACK"]), metadata.shared, metadata.num_warps, found
+    )

@@ -1,0 +1,53 @@
+"""What the code of every kernel that ships must and must not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from . import cubins, stub
+from .configurations import CASES, NARROW_CASES, Configuration
+
+# Bytes of stack. Rows that start anywhere are loaded element by element, each with an address of
+# its own; no tile of a useful size holds all of them in registers. 776 is the most that was seen.
+_MOST_STACK = {"odd": 1024}
+
+
+def _spills(c: Configuration, r: cubins.Resources) -> Iterator[str]:
+    most, local = _MOST_STACK.get(c.operands, 0), r.count("STL", "LDL")
+    if r.stack > most or (local and most == 0):
+        yield f"spills: {r.stack} bytes of stack, {local} loads and stores of it"
+
+
+def _matrix_units(c: Configuration, r: cubins.Resources) -> Iterator[str]:
+    unit = cubins.MATRIX_UNITS[c.arch]
+    if c.precision == "ieee":
+        # A TF32 product in it would be silently wrong.
+        if r.matrix:
+            yield f"multiplies by {r.matrix} what is not to be rounded"
+        if not r.count("FFMA"):
+            yield "multiplies nothing: no FFMA"
+    elif c.kernel in CASES or c.kernel in NARROW_CASES:
+        if not r.matrix.get(unit):
+            yield f"leaves the matrix units idle: no {unit}, but {r.matrix}"
+        if r.count("FFMA"):
+            yield f"multiplies beside the matrix units: {r.count('FFMA')} FFMA"
+
+
+def _loads(c: Configuration, r: cubins.Resources) -> Iterator[str]:
+    if c.operands == "descriptors":
+        if not r.count("UTMALDG"):
+            yield "loads nothing through its descriptors: no UTMALDG"
+        if c.case not in ("parts", "added") and not r.count("UTMASTG"):
+            yield "stores nothing through its descriptor: no UTMASTG"
+    elif (c.operands == "pointers" or c.kernel in NARROW_CASES) and not r.count("LDGSTS"):
+        yield "loads while nothing is computed: no LDGSTS"
+
+
+def broken(c: Configuration, r: cubins.Resources | str) -> list[str]:
+    """The gates that a configuration does not pass."""
+    if isinstance(r, str):
+        return [r]
+    found = [*_spills(c, r), *_matrix_units(c, r), *_loads(c, r)]
+    if r.shared > stub.SHARED_LIMITS[c.arch]:
+        found += [f"needs {r.shared} bytes of shared memory of {stub.SHARED_LIMITS[c.arch]}"]
+    return found

@@ -1,0 +1,111 @@
+"""Every configuration that ships, compiled: no spills, matrix units at work, memory that fits."""
+
+from __future__ import annotations
+
+import pytest
+
+from . import configurations, cubins, gates, stub
+
+SHIPPED = [c for arch in stub.SHARED_LIMITS for c in configurations.shipped(arch)]
+
+
+@pytest.fixture(scope="module")
+def compiled(request):
+    """What the compiler makes of the selected configurations, by configuration."""
+    module = request.node
+    wanted = [
+        item.callspec.params["configuration"]
+        for item in request.session.items
+        if item.getparent(pytest.Module) is module and hasattr(item, "callspec")
+        if "configuration" in item.callspec.params
+    ]
+    return dict(zip(wanted, configurations.compile_all(wanted), strict=True))
+
+
+@pytest.mark.parametrize("configuration", SHIPPED, ids=str)
+def test_compiled(configuration, compiled):
+    assert gates.broken(configuration, compiled[configuration]) == []
+
+
+def test_each_configuration_has_a_name_of_its_own():
+    assert len({str(configuration) for configuration in SHIPPED}) == len(SHIPPED)
+
+
+def a_configuration(**fields):
+    usual = configurations.Configuration(90, "linear", "16bit", None, "plain", "descriptors", 0)
+    return usual._replace(**fields)
+
+
+def resources(stack=0, shared=0, **instructions):
+    return cubins.Resources(168, stack, shared, 8, instructions)
+
+
+GOOD = {"HGMMA": 4, "UTMALDG": 2, "UTMASTG": 1}
+PLANTED = {
+    "nothing": (a_configuration(), resources(**GOOD), None),
+    "stack": (a_configuration(), resources(8, **GOOD), "spills"),
+    "stack of odd rows": (a_configuration(operands="odd"), resources(1032, HGMMA=4), "spills"),
+    "local store": (a_configuration(), resources(**GOOD, STL=1), "spills"),
+    "local load": (a_configuration(), resources(**GOOD, LDL=1), "spills"),
+    "shared memory": (a_configuration(), resources(0, 232449, **GOOD), "shared memory"),
+    "did not compile": (a_configuration(), "out of resource", "out of resource"),
+    "older matrix unit": (
+        a_configuration(operands="odd"),
+        resources(HMMA=4),
+        "leaves the matrix units idle",
+    ),
+    "matrix unit of sm_90 on sm_100": (
+        a_configuration(arch=100),
+        resources(**GOOD),
+        "leaves the matrix units idle",
+    ),
+    "scalar product": (a_configuration(), resources(**GOOD, FFMA=1), "beside the matrix units"),
+    "TF32 for ieee": (
+        a_configuration(kernel="narrow_forward", precision="ieee", operands=""),
+        resources(HGMMA=1, FFMA=1, LDGSTS=1),
+        "not to be rounded",
+    ),
+    "no product for ieee": (
+        a_configuration(kernel="narrow_forward", precision="ieee", operands=""),
+        resources(LDGSTS=1),
+        "no FFMA",
+    ),
+    "loads without the descriptor": (
+        a_configuration(),
+        resources(HGMMA=4, LDGSTS=2, UTMASTG=1),
+        "no UTMALDG",
+    ),
+    "store without the descriptor": (
+        a_configuration(),
+        resources(HGMMA=4, UTMALDG=2),
+        "no UTMASTG",
+    ),
+    "waiting loads": (a_configuration(operands="pointers"), resources(HGMMA=4), "no LDGSTS"),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+def test_each_gate_finds_a_planted_fault(planted):
+    configuration, found, complaint = planted
+    broken = gates.broken(configuration, found)
+    if complaint is None:
+        assert broken == []
+    else:
+        assert len(broken) == 1
+        assert complaint in broken[0]
+
+
+def test_instructions_are_counted_by_name_without_predicates_and_suffixes():
+    disassembly = """
+.text.product_kernel:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/              @!P0 STL.64 [R1+0x8], R2 ;
+        /*0020*/             @!UP1 UTMALDG.2D [UR8], [UR4] ;
+        /*0030*/                   HGMMA.64x128x8.F32.TF32 R24, R104, gdesc[UR32], RZ, !UPT ;
+        /*0040*/               @P2 HGMMA.64x128x8.F32.TF32 R24, R108, gdesc[UR8], R24 ;
+.L_x_0:
+        /*0050*/                   UTCQMMA gdesc[UR4], gdesc[UR6], tmem[UR8], tmem[UR10], idesc[UR11] ;
+"""  # noqa: E501 - as the tool prints it
+    found = cubins.instructions(disassembly)
+    assert found == {"LDC": 1, "STL": 1, "UTMALDG": 1, "HGMMA": 2, "UTCQMMA": 1}
+    assert cubins.Resources(0, 0, 0, 0, found).matrix == {"HGMMA": 2, "UTC*MMA": 1}
