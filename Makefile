@@ -2,6 +2,7 @@
 #
 #   make demo    train on handwritten digits, fused beside plain torch
 #   make test    lint, types and the whole test suite
+#   make test-ecosystem  distributed training, in processes of their own
 #   make bench   the table of timings against torch, NumPy and oneDNN
 #   make kernels what the compiler makes of the GPU kernels, without a GPU
 #   make gpu     on a machine with a GPU: the CUDA tests, then the benches; installs nothing
@@ -10,9 +11,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := requirements/constraints.txt
+SIDE_BY_SIDE := -n 2 --dist worksteal
 PIP_INSTALL := $(BIN)/pip install --quiet -c $(CONSTRAINTS)
 
-.PHONY: demo test lint bench ladder kernels gpu clean
+.PHONY: demo test test-ecosystem lint bench ladder kernels gpu clean
 
 demo: $(VENV)/.ready
 	$(BIN)/twolayer train
@@ -21,9 +23,12 @@ ladder: $(VENV)/.ready
 	$(BIN)/twolayer ladder
 
 test: lint
-	$(BIN)/python -m pytest tests
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreted
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests --ignore tests/ecosystem
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/interpreted
 	$(BIN)/python -m pytest tests/compiled
+
+test-ecosystem: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/ecosystem
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
