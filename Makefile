@@ -2,7 +2,7 @@
 #
 #   make demo    train on handwritten digits, fused beside plain torch
 #   make test    lint, types and the whole test suite
-#   make test-ecosystem  distributed training, in processes of their own
+#   make test-ecosystem  distributed training, and the libraries that train and hold networks
 #   make bench   the table of timings against torch, NumPy and oneDNN
 #   make kernels what the compiler makes of the GPU kernels, without a GPU
 #   make gpu     on a machine with a GPU: the CUDA tests, then the benches; installs nothing
@@ -27,7 +27,7 @@ test: lint
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/interpreted
 	$(BIN)/python -m pytest tests/compiled
 
-test-ecosystem: $(VENV)/.ready
+test-ecosystem: $(VENV)/.ecosystem
 	$(BIN)/python -m pytest tests/ecosystem
 
 lint: $(VENV)/.ready
@@ -51,6 +51,10 @@ $(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(wildcard csrc/*)
 	$(PIP_INSTALL) "pip>=25.1"
 	$(PIP_INSTALL) torch
 	PYTHONWARNINGS="ignore:Editable installation" $(PIP_INSTALL) --group dev --editable ".[cli,triton]"
+	touch $@
+
+$(VENV)/.ecosystem: $(VENV)/.ready
+	$(PIP_INSTALL) --group ecosystem
 	touch $@
 
 clean:

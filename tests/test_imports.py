@@ -21,6 +21,7 @@ ORDER = [
     "explaining",
     "training",
     "fusing",
+    "layers",
     "modules",
     "sharding",
     "functional",
