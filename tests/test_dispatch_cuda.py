@@ -69,13 +69,13 @@ def test_mixed_devices_are_named():
 
 
 def test_without_triton_cuda_tensors_run_on_torch(without_triton):
-    choice = dispatch.choose_for_cuda(X, 3, 2)
+    choice = dispatch.choose_for_cuda(X, 4, 3, 2)
     assert choice.backend.__name__.endswith("backends.torch")
     assert "triton" in choice.reason
 
 
 def test_a_dtype_without_kernels_runs_on_torch(fresh):
-    choice = dispatch.choose_for_cuda(X.double(), 3, 2)
+    choice = dispatch.choose_for_cuda(X.double(), 4, 3, 2)
     assert choice.backend.__name__.endswith("backends.torch")
     assert "torch.float64" in choice.reason
 
@@ -90,7 +90,7 @@ def test_measurements_decide_and_explain_says_them(monkeypatch, faster):
 
     backend = SimpleNamespace(__name__="backends.triton", verdict=verdict)
     monkeypatch.setattr(dispatch, "_triton_for", lambda dtype: (backend, ""))
-    choice = dispatch.choose_for_cuda(torch.ones(2, 5, 4), 3, 2)
+    choice = dispatch.choose_for_cuda(torch.ones(2, 5, 4), 4, 3, 2)
     assert choice.backend.__name__.endswith("triton" if faster else "torch")
     assert choice.reason == "as measured"
     assert asked == [(10, 4, 3, 2)]

@@ -95,6 +95,20 @@ def test_tensors_swapped_under_the_parameters(pair):
     torch.testing.assert_close(fused(x), fused.linear2.bias.expand(7, 4))
 
 
+def test_conversion_that_swaps_parameters(pair):
+    """With this switch ``nn.Module.to`` swaps tensors under the parameters instead of ``.data``."""
+    fused, plain, x = pair
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        for model in (fused, plain):
+            model.double()
+            model.load_state_dict(model.state_dict())
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert fused.linear1.weight.dtype == torch.float64
+    torch.testing.assert_close(fused(x.double()), plain(x.double()))
+
+
 def test_load_with_assign(pair):
     _, plain, x = pair
     fresh = FusedTwoLayer(6, 9, 4, device="meta")

@@ -73,11 +73,11 @@ def _triton_for(dtype: torch.dtype) -> tuple[ModuleType | None, str]:
     return ours, ""
 
 
-def choose_for_cuda(x: Tensor, hidden_features: int, out_features: int) -> Choice:
+def choose_for_cuda(x: Tensor, in_features: int, hidden_features: int, out_features: int) -> Choice:
     """The backend for a network on a CUDA device: the Triton kernels where they measured faster."""
     ours, reason = _triton_for(x.dtype)
     if ours is not None:
-        batch, in_features = x.shape[:-1].numel(), x.shape[-1]
+        batch = x.shape[:-1].numel()
         faster, reason = ours.verdict(x, batch, in_features, hidden_features, out_features)
         if faster:
             return Choice(ours, reason)
@@ -97,5 +97,5 @@ def backend_for_sizes(
     """The backend for a network of these widths on ``x``."""
     chosen = backend_for(x.device.type, x.dtype, backend)
     if backend is None and x.is_cuda:
-        chosen = choose_for_cuda(x, hidden_features, out_features).backend
+        chosen = choose_for_cuda(x, x.shape[-1], hidden_features, out_features).backend
     return chosen

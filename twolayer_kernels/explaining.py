@@ -10,12 +10,12 @@ from torch import Tensor
 from . import dispatch, functional, fusing, modules
 
 
-def _widths(site: Any) -> tuple[int, int] | None:
-    """Hidden and output features of a fused module of two layers."""
+def _widths(site: Any) -> tuple[int, int, int] | None:
+    """Input, hidden and output features of a fused module of two layers."""
     if hasattr(site, "_chain"):
-        return site.out_features, site._chain.linear2.out_features
+        return site.in_features, site.out_features, site._chain.linear2.out_features
     if hasattr(site, "linear2"):
-        return site.hidden_features, site.out_features
+        return site.in_features, site.hidden_features, site.out_features
     return None
 
 
@@ -61,6 +61,7 @@ def explain(model_or_op: Any, x: Tensor) -> str:
         if widths is not None and site.backend is None and x.device.type == "cuda":
             choice = dispatch.choose_for_cuda(x, *widths)
         kernel = choice.backend.__name__.rpartition(".")[2]
-        detail = getattr(choice.backend, "describe", lambda: "")()
+        sizes = None if widths is None else (x.shape[:-1].numel(), *widths)
+        detail = getattr(choice.backend, "describe", lambda sizes: "")(sizes)
         lines.append(f"{name}: {kernel}{detail} ({choice.reason})")
     return "\n".join(lines)

@@ -119,7 +119,8 @@ def measured(cache):
 
 def chosen(batch, in_features, hidden_features, out_features, monkeypatch):
     monkeypatch.setattr(dispatch, "_triton_for", lambda dtype: (backend, ""))
-    return dispatch.choose_for_cuda(torch.empty(batch, in_features), hidden_features, out_features)
+    x = torch.empty(batch, in_features)
+    return dispatch.choose_for_cuda(x, in_features, hidden_features, out_features)
 
 
 def test_the_nearest_measured_network_decides(measured, monkeypatch):
@@ -144,3 +145,15 @@ def test_a_table_is_replaced_in_one_piece(cache):
     tuning.write({"tiles": [], "against_torch": [1]}, path)
     assert json.loads(path.read_text())["against_torch"] == [1]
     assert [p.name for p in cache.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((64, 1000, 100, 10), "both layers in one launch"),
+        ((16384, 4096, 16384, 4096), "layer by layer"),
+    ],
+    ids=str,
+)
+def test_explain_says_which_kernels(sizes, said):
+    assert said in backend.describe(sizes)

@@ -35,7 +35,7 @@ def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def describe() -> str:
+def describe(sizes: tuple[int, int, int, int] | None) -> str:
     return f"[{_cpu.instruction_set()}]"
 
 

@@ -43,6 +43,14 @@ def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
+def describe(sizes: tuple[int, int, int, int] | None) -> str:
+    if sizes is None:
+        return ""
+    batch, in_features, hidden_features, out_features = sizes
+    narrow = is_narrow(batch, hidden_features, in_features, out_features)
+    return "[both layers in one launch]" if narrow else "[layer by layer]"
+
+
 def verdict(
     x: Tensor, batch: int, in_features: int, hidden_features: int, out_features: int
 ) -> measurements.Verdict:
