@@ -227,3 +227,19 @@ def test_a_device_that_is_not_the_current_one():
         results = fused(there, "triton")
     assert {t.device for t in results.values()} == {torch.device("cuda:1")}
     check_exact(there, results)
+
+
+def test_compiled_with_cuda_graphs():
+    """The compiler's own graphs warm up on their streams, with memory of their own."""
+    model = FusedTwoLayer(1000, 100, 10, device="cuda", backend="triton")
+    compiled = torch.compile(model, mode="reduce-overhead", fullgraph=True)
+    x = torch.randn(64, 1000, device="cuda")
+    for _ in range(4):
+        torch.compiler.cudagraph_mark_step_begin()
+        model.zero_grad()
+        compiled(x).square().sum().backward()
+        got = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model(x).square().sum().backward()
+    for gradient, parameter in zip(got, model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)

@@ -157,3 +157,14 @@ def test_a_table_is_replaced_in_one_piece(cache):
 )
 def test_explain_says_which_kernels(sizes, said):
     assert said in backend.describe(sizes)
+
+
+def test_a_batch_that_varies_compiles_few_kernels():
+    """How many programs share a sum is a constant of the narrow kernels."""
+    device = DEVICE._replace(multiprocessors=132)
+    for kernel in ("narrow_forward", "narrow_backward"):
+        parts = {
+            tiles.choose_narrow(kernel, "16bit", device, batch, 64, 64, 4)[1]
+            for batch in range(1, 20000, 7)
+        }
+        assert len(parts) <= 8

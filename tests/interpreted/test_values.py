@@ -101,3 +101,15 @@ def test_float64_is_refused():
     x, w1, w2 = (torch.ones(size, dtype=torch.float64) for size in ((2, 3), (4, 3), (1, 4)))
     with pytest.raises(NotImplementedError, match="float64"):
         functional.two_layer(x, w1, w2, backend="triton")
+
+
+def test_infinity_meets_no_feature_that_is_not_there():
+    """100 hidden features fill no whole block; in the rest of it an infinite x meets zeros."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 8)
+    x[1, 2] = float("inf")
+    w1, w2 = -torch.rand(100, 8), torch.randn(4, 100)
+    y = functional.two_layer(x, w1, w2, backend="triton")
+    expected = torch.nn.functional.linear(torch.nn.functional.linear(x, w1).relu(), w2)
+    assert torch.isfinite(expected).all()
+    torch.testing.assert_close(y, expected)

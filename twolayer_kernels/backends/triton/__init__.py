@@ -28,7 +28,9 @@ CHECKS_ARGUMENTS = False
 ADDS_TO_MAIN_GRAD = True
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_OLDEST = (8, 0)
+# A100; H100, H200; B200, B300. Their relatives (8.6, 8.9, 12.0) have 99 KB of shared memory, which
+# is too little for most tiles.
+_CAPABILITIES = ((8, 0), (9, 0), (10, 0), (10, 3))
 
 
 def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
@@ -36,10 +38,16 @@ def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
         return f"its kernels need tensors on a cuda device, got {device_type}"
     if dtype not in _DTYPES:
         return f"its kernels have no {dtype}"
-    if not INTERPRETED and torch.version.hip is None:
-        capability = torch.cuda.get_device_capability()
-        if capability < _OLDEST:
-            return f"its kernels need compute capability 8.0 or newer, got {capability}"
+    if INTERPRETED:
+        return None
+    if torch.version.hip is not None:
+        return "its kernels are written for NVIDIA GPUs"
+    for index in range(torch.cuda.device_count()):
+        capability = torch.cuda.get_device_capability(index)
+        if capability not in _CAPABILITIES:
+            known = ", ".join(f"{major}.{minor}" for major, minor in _CAPABILITIES)
+            name = torch.cuda.get_device_name(index)
+            return f"its tiles are for compute capability {known}, {name} has {capability}"
     return None
 
 

@@ -35,8 +35,10 @@ def _device(index: int) -> Device:
         return Device("interpreter", 90, 3)
     driver = triton.runtime.driver.active
     count = driver.utils.get_device_properties(index)["multiprocessor_count"]
-    name = torch.cuda.get_device_name(index) if torch.cuda.is_available() else "no device"
-    return Device(name, driver.get_current_target().arch, count)
+    if not torch.cuda.is_available():  # a stand-in for a device
+        return Device("no device", driver.get_current_target().arch, count)
+    major, minor = torch.cuda.get_device_capability(index)
+    return Device(torch.cuda.get_device_name(index), 10 * major + minor, count)
 
 
 def device_of(t: Tensor) -> Device:

@@ -14,9 +14,9 @@ from .product import column_sums_kernel, masked_kernel, product_kernel, sum_part
 from .tiles import Tile, alignment, ceil_div, choose_tile, power_of_two_from
 
 _SUMS = Launch(4, 2)
-# A product of at least this many multiply-adds is worth a copy of an operand whose rows start
-# anywhere, into rows that a descriptor can take. Not measured yet: through pointers such rows are
-# read an element at a time, and the large tiles spill.
+# A product of at least this many multiply-adds is worth a copy of an operand without adjacent
+# elements, or whose rows start anywhere, into rows that a descriptor can take. Not measured yet:
+# through pointers such rows are read an element at a time, and the large tiles spill.
 _WORTH_A_COPY = 1 << 26
 # Tensor descriptors exist since sm_90 (on sm_80 they are emulated, and 16-bit kernels spill).
 _FIRST_WITH_DESCRIPTORS = 90
@@ -67,12 +67,16 @@ def _operand(
     outer_stride = t.stride(outer) if t.shape[outer] > 1 else max(1, t.shape[inner])
     inner_stride = t.stride(inner) if t.shape[inner] > 1 else 1
     k_inner = inner == k
+    outer_size, inner_size = t.shape[outer], t.shape[inner]
+    if (
+        descriptors
+        and worth_a_copy
+        and (inner_stride != 1 or not _describable(t, outer_stride, inner_size, outer_size))
+    ):
+        t = _with_aligned_rows(t, outer)
+        outer_stride, inner_stride = t.stride(outer), 1
     if inner_stride != 1:
         return _Operand(t, outer_stride, inner_stride, k_inner, 1, False)
-    outer_size, inner_size = t.shape[outer], t.shape[inner]
-    if descriptors and worth_a_copy and not _describable(t, outer_stride, inner_size, outer_size):
-        t = _with_aligned_rows(t, outer)
-        outer_stride = t.stride(outer)
     aligned = alignment(outer_stride, inner_size)
     if descriptors and _describable(t, outer_stride, inner_size, outer_size):
         block = [block_outside, block_k] if k_inner else [block_k, block_outside]

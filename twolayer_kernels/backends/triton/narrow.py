@@ -27,7 +27,7 @@ def _load(source, row_stride, col_stride, row, col, rows, cols,
     """``ROWS x COLS`` elements from ``(row, col)`` on, zeros beyond the matrix."""
     r = row + tl.arange(0, ROWS)
     c = col + tl.arange(0, COLS)
-    offsets = r.to(tl.int64)[:, None] * row_stride + c[None, :] * col_stride
+    offsets = r.to(tl.int64)[:, None] * row_stride + c.to(tl.int64)[None, :] * col_stride
     return tl.load(source + offsets, mask=(r < rows)[:, None] & (c < cols)[None, :], other=0.0)
 
 
@@ -106,7 +106,12 @@ def narrow_forward_kernel(
             feature = h + tl.arange(0, BLOCK_H)
             bias = tl.load(b1 + feature, mask=feature < HIDDEN, other=0.0)
             hidden += bias.to(tl.float32)[None, :]
-        activation = tl.where(hidden < 0.0, 0.0, hidden).to(x.dtype.element_ty)  # NaN stays
+        hidden = tl.where(hidden < 0.0, 0.0, hidden)  # NaN stays
+        if HIDDEN % BLOCK_H != 0:
+            # Features that are not there: an infinite x times their zero weights is NaN.
+            there = h + tl.arange(0, BLOCK_H) < HIDDEN
+            hidden = tl.where(there[None, :], hidden, 0.0)
+        activation = hidden.to(x.dtype.element_ty)
         if a is not None:
             _store(a, HIDDEN, row, h, batch, HIDDEN, activation, BLOCK_B, BLOCK_H)
         second = _load(w2, w2_row, w2_col, 0, h, OUT, HIDDEN, OUT_PADDED, BLOCK_H)

@@ -44,7 +44,9 @@ def _load_tile(
     else:
         rows = outer + tl.arange(0, OUTER)
         cols = inner + tl.arange(0, INNER)
-        offsets = rows.to(tl.int64)[:, None] * outer_stride + cols[None, :] * inner_stride
+        offsets = (
+            rows.to(tl.int64)[:, None] * outer_stride + cols.to(tl.int64)[None, :] * inner_stride
+        )
         inside = (rows < outer_size)[:, None] & (cols < inner_size)[None, :]
         tile = tl.load(source + offsets, mask=inside, other=0.0)
     return tile
@@ -86,7 +88,7 @@ def _finish(
     if RELU:
         acc = tl.where(acc < 0.0, 0.0, acc)  # NaN stays
     if mask is not None:
-        offsets = rows.to(tl.int64)[:, None] * mask_row + cols[None, :] * mask_col
+        offsets = rows.to(tl.int64)[:, None] * mask_row + cols.to(tl.int64)[None, :] * mask_col
         a = tl.load(mask + offsets, mask=inside, other=0.0).to(tl.float32)
         acc = tl.where(a <= 0.0, 0.0, acc)  # the gradient of a NaN passes
     if sums is not None:
@@ -106,13 +108,13 @@ def _column_sums(
 ):
     """``out = source.sum(0)`` for the ``COLS`` columns of one task, in a fixed order."""
     n = task * COLS + tl.arange(0, COLS)
-    total = tl.zeros((COLS,), tl.float32)
+    acc = tl.zeros((ROWS, COLS), tl.float32)
     for row in range(0, rows, ROWS):
         m = row + tl.arange(0, ROWS)
-        offsets = m.to(tl.int64)[:, None] * row_stride + n[None, :] * col_stride
+        offsets = m.to(tl.int64)[:, None] * row_stride + n.to(tl.int64)[None, :] * col_stride
         inside = (m < rows)[:, None] & (n < cols)[None, :]
-        total += tl.sum(tl.load(source + offsets, mask=inside, other=0.0).to(tl.float32), 0)
-    tl.store(out + n, total.to(out.dtype.element_ty), mask=n < cols)
+        acc += tl.load(source + offsets, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + n, tl.sum(acc, 0).to(out.dtype.element_ty), mask=n < cols)
 
 
 # How many programs share the work is no reason to compile again.
@@ -286,9 +288,9 @@ def masked_kernel(
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = (rows < M)[:, None] & (cols < N)[None, :]
-    row = rows.to(tl.int64)[:, None]
-    value = tl.load(grad + row * grad_row + cols[None, :] * grad_col, mask=inside, other=0.0)
-    activation = tl.load(a + row * a_row + cols[None, :] * a_col, mask=inside, other=0.0)
+    row, col = rows.to(tl.int64)[:, None], cols.to(tl.int64)[None, :]
+    value = tl.load(grad + row * grad_row + col * grad_col, mask=inside, other=0.0)
+    activation = tl.load(a + row * a_row + col * a_col, mask=inside, other=0.0)
     value = tl.where(activation.to(tl.float32) <= 0.0, 0.0, value.to(tl.float32))
     if sums is not None:
         tl.store(sums + tile_m.to(tl.int64) * N + cols, tl.sum(value, 0), mask=cols < N)

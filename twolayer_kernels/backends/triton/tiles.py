@@ -100,6 +100,11 @@ def power_of_two_from(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
+def power_of_two_up_to(n: int) -> int:
+    """The largest power of two that is not above ``n``."""
+    return 1 << (n.bit_length() - 1)
+
+
 def alignment(*sizes: int) -> int:
     """The largest power of two, up to 16, that divides all sizes."""
     for power in (16, 8, 4, 2):
@@ -203,7 +208,8 @@ def choose_narrow(
     else:
         alone = ceil_div(hidden_features, tile.block_h) * ceil_div(in_features, tile.block_k)
         steps = ceil_div(ceil_div(batch, tile.block_b), 4)  # less is not worth the trip to memory
-    return tile, max(1, min(steps, device.multiprocessors // alone))
+    # A power of two: it is a constant of the kernel, which a varying batch must not compile often.
+    return tile, power_of_two_up_to(max(1, min(steps, device.multiprocessors // alone)))
 
 
 def forget_tables() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,27 @@ Gradient = Tensor | None
 # Zeros that programs count their arrivals in; each kernel leaves zeros behind, so one buffer serves
 # all launches of a stream. Keyed by device and stream: two streams may run at once.
 _counters: dict[tuple[torch.device, int], Tensor] = {}
+# More than any launch needs: where programs share a sum there are few of them.
+_COUNTERS = 4096
+
+
+def _kept_zeros(device: torch.device, count: int) -> Tensor:
+    """Zeros that outlive whatever the calling thread is recording.
+
+    While a compiler warms a CUDA graph up, all that its thread allocates belongs to the graph; so
+    another thread allocates.
+    """
+    made: list[Tensor] = []
+
+    def make() -> None:
+        made.append(torch.zeros(count, dtype=torch.int32, device=device))
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
+
+    thread = Thread(target=make)
+    thread.start()
+    thread.join()
+    return made[0]
 
 
 def _zeros(device: torch.device, count: int) -> Tensor:
@@ -27,8 +50,7 @@ def _zeros(device: torch.device, count: int) -> Tensor:
         stream = torch.cuda.current_stream(device).cuda_stream
     kept = _counters.get((device, stream))
     if kept is None or kept.numel() < count:
-        kept = torch.zeros(max(count, 4096), dtype=torch.int32, device=device)
-        _counters[device, stream] = kept
+        kept = _counters[device, stream] = _kept_zeros(device, max(count, _COUNTERS))
     return kept
 
 
