@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torch.func import functional_call, grad, vmap
 
 from twolayer_kernels import FusedLinearReLU, FusedTwoLayer
 from twolayer_kernels.functional import linear_relu, two_layer
@@ -117,6 +118,20 @@ def test_inference_keeps_no_activation():
         torch.compile(model, fullgraph=True, backend=record)(torch.randn(7, 20))
     (node,) = seen
     assert node.args[5] is False
+
+
+def test_a_transform_inside_the_graph():
+    model, x = FusedTwoLayer(20, 30, 5), torch.randn(7, 20)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(p, sample):
+        return functional_call(model, p, (sample,)).square().sum()
+
+    per_sample = vmap(grad(loss), (None, 0))
+    compiled = torch.compile(per_sample, fullgraph=True, backend="aot_eager")(parameters, x)
+    expected = per_sample(parameters, x)
+    for name, value in expected.items():
+        torch.testing.assert_close(compiled[name], value)
 
 
 def test_bad_arguments_are_still_named():

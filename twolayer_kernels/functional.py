@@ -66,6 +66,17 @@ def _check_transformable(backend: str | None) -> None:
         )
 
 
+def _transformed_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
+    _check_transformable(backend)
+    return linear(x, w, b).relu()
+
+
+def _transformed_two_layer(
+    x: Tensor, w1: Tensor, w2: Tensor, b1: Tensor | None, b2: Tensor | None, backend: str | None
+) -> Tensor:
+    return linear(_transformed_linear_relu(x, w1, b1, backend), w2, b2)
+
+
 def two_layer(
     x: Tensor,
     w1: Tensor,
@@ -136,9 +147,8 @@ def _two_layer(
     if recompute is not True and recompute is not False:
         checks.check_flag("recompute", recompute)
     if _is_transformed():
-        _check_transformable(backend)
         _CHECKS.two_layer(x, w1, w2, b1, b2)
-        return linear(linear(x, w1, b1).relu(), w2, b2)
+        return _transformed_two_layer(x, w1, w2, b1, b2, backend)
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.two_layer(x, w1, w2, b1, b2)
@@ -185,6 +195,8 @@ def _traced_two_layer(
     checks.check_flag("recompute", recompute)
     checks.check_backend(backend)
     _CHECKS.two_layer(x, w1, w2, b1, b2)
+    if _is_transformed():
+        return _transformed_two_layer(x, w1, w2, b1, b2, backend)
     keep = not recompute and _needs_graph(x, w1, w2, b1)
     y: Tensor = ops.two_layer(_flattened(x), w1, w2, b1, b2, keep, backend)[0]
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
@@ -194,6 +206,8 @@ def _traced_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | N
     x, w, b = _as_autocast_would(x, w, b)
     checks.check_backend(backend)
     _CHECKS.linear_relu(x, w, b)
+    if _is_transformed():
+        return _transformed_linear_relu(x, w, b, backend)
     a: Tensor = ops.linear_relu(_flattened(x), w, b, backend)
     return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
@@ -240,9 +254,8 @@ def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) ->
     if _autocast_enabled(device_type):
         x, w, b = _autocast(device_type, x, w, b)  # type: ignore[assignment]
     if _is_transformed():
-        _check_transformable(backend)
         _CHECKS.linear_relu(x, w, b)
-        return linear(x, w, b).relu()
+        return _transformed_linear_relu(x, w, b, backend)
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.linear_relu(x, w, b)
