@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from . import checks, functional
 
-_PARAMETER = nn.Parameter
-
 
 def _is_sharded(*parameters: Tensor) -> bool:
     return any(hasattr(p, "placements") for p in parameters)  # DTensors
@@ -170,7 +168,7 @@ class FusedTwoLayer(nn.Module):
             w1, b1, w2, b2 = first["weight"], first["bias"], second["weight"], second["bias"]
         except KeyError:  # parametrized or pruned
             w1, b1, w2, b2 = linear1.weight, linear1.bias, linear2.weight, linear2.bias
-        if (type(w1) is not _PARAMETER or type(w2) is not _PARAMETER) and _is_sharded(w1, w2):
+        if (type(w1) is not nn.Parameter or type(w2) is not nn.Parameter) and _is_sharded(w1, w2):
             from . import sharding  # torch.distributed.tensor takes a second to load
 
             return sharding.two_layer(

@@ -54,9 +54,7 @@ def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
 def describe(sizes: tuple[int, int, int, int] | None) -> str:
     if sizes is None:
         return ""
-    batch, in_features, hidden_features, out_features = sizes
-    narrow = is_narrow(batch, hidden_features, in_features, out_features)
-    return "[both layers in one launch]" if narrow else "[layer by layer]"
+    return "[both layers in one launch]" if is_narrow(*sizes) else "[layer by layer]"
 
 
 def verdict(
@@ -108,7 +106,7 @@ def two_layer_forward(
     b2: Tensor | None,
     keep_activation: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    if is_narrow(x.shape[0], w1.shape[0], w1.shape[1], w2.shape[0]):
+    if is_narrow(x.shape[0], w1.shape[1], w1.shape[0], w2.shape[0]):
         return two_layers.forward(x, w1, w2, b1, b2, keep_activation)
     a = layers.linear(x, w1, b1, relu=True)
     return layers.linear(a, w2, b2, relu=False), a if keep_activation else None
@@ -134,7 +132,7 @@ def two_layer_backward(
         assert x is not None
         a = layers.linear(x, w1, b1, relu=True)
     adds = main_w1 is not None or main_w2 is not None
-    narrow = is_narrow(grad_y.shape[0], w1.shape[0], w1.shape[1], w2.shape[0])
+    narrow = is_narrow(grad_y.shape[0], w1.shape[1], w1.shape[0], w2.shape[0])
     if a is not None and narrow and not adds:
         return two_layers.backward(grad_y, x, w1, w2, a, needs)
     grad_w2 = grad_b2 = None

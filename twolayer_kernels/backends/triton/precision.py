@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import torch
 
-# What the tables of tiles are keyed by; 16-bit types share their tiles.
-PRECISIONS = ("16bit", "tf32", "tf32x3", "ieee")
-
 
 def tf32_is_allowed() -> bool:
     """Whether torch may round the factors of a float32 product to TF32 (10 bits of mantissa).
@@ -22,7 +19,7 @@ def tf32_is_allowed() -> bool:
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """The precision of the large products in ``dtype``.
+    """The precision of the large products in ``dtype``: a key of the table of tiles.
 
     Without TF32, float32 is multiplied as three TF32 products of the factors' upper and lower
     halves: the error of a float32 product, on the matrix units.

@@ -155,7 +155,7 @@ _MOST_OUT, _MOST_HIDDEN, _MOST_IN = 256, 1024, 2048
 _MOST_WORK = 1 << 30
 
 
-def is_narrow(batch: int, hidden_features: int, in_features: int, out_features: int) -> bool:
+def is_narrow(batch: int, in_features: int, hidden_features: int, out_features: int) -> bool:
     """Whether a network of this size runs in one launch forward and one backward."""
     return (
         batch > 0
