@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := requirements/constraints.txt
+CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/training/*.h csrc/training/*.cpp)
 SIDE_BY_SIDE := -n 2 --dist worksteal
 PIP_INSTALL := $(BIN)/pip install --quiet -c $(CONSTRAINTS)
 
@@ -35,7 +36,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benches
@@ -47,7 +48,7 @@ gpu:
 	$(PYTHON) -m benches.gpu
 
 # torch comes first and alone, so that nothing pulls another build of it.
-$(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(wildcard csrc/*)
+$(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(CSRC)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) "pip>=25.1"
 	$(PIP_INSTALL) torch

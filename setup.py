@@ -27,7 +27,7 @@ ISA_FLAGS = {
 X86_ONLY = {"kernels_avx512_bf16.cpp", "kernels_avx512.cpp", "kernels_avx2.cpp"}
 
 sources = [
-    str(path) for path in sorted(Path("csrc").glob("*.cpp")) if X86 or path.name not in X86_ONLY
+    str(path) for path in sorted(Path("csrc").rglob("*.cpp")) if X86 or path.name not in X86_ONLY
 ]
 
 
@@ -65,7 +65,7 @@ setup(
         Pybind11Extension(
             "twolayer_kernels._cpu",
             sources,
-            depends=[str(path) for path in sorted(Path("csrc").glob("*.h"))],
+            depends=[str(path) for path in sorted(Path("csrc").rglob("*.h"))],
             cxx_std=17,
             extra_compile_args=[
                 "-O3",

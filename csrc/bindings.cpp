@@ -7,11 +7,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "arguments.h"
 #include "crowding.h"
 #include "exchange.h"
 #include "kernels.h"
 #include "matmul.h"
 #include "peak.h"
+#include "training/bindings.h"
 #include "two_layer.h"
 
 namespace py = pybind11;
@@ -19,37 +21,6 @@ using namespace py::literals;
 using namespace twolayer;
 
 namespace {
-
-// Calls fn with a value of the storage type, the GIL released.
-template <class Fn>
-void for_dtype(DType dtype, Fn fn) {
-  py::gil_scoped_release release;
-  switch (dtype) {
-    case DType::float32:
-      return fn(float{});
-    case DType::float64:
-      return fn(double{});
-    case DType::bfloat16:
-      return fn(bfloat16{});
-    case DType::float16:
-      return fn(float16{});
-  }
-}
-
-void require(bool fits, const char* what) {
-  if (!fits) throw std::invalid_argument(std::string("arguments do not fit together: ") + what);
-}
-
-// `view` is rows x cols of this dtype, or not there.
-void require_matrix(const View& view, DType dtype, Index rows, Index cols, const char* name) {
-  require(!view || (view.dims == 2 && view.dtype == dtype && view.shape[0] == rows &&
-                    view.shape[1] == cols),
-          name);
-}
-
-void require_vector(const View& view, DType dtype, Index size, const char* name) {
-  require(!view || (view.dims == 1 && view.dtype == dtype && view.shape[0] == size), name);
-}
 
 // The elements of a result without strides: adjacent, row after row.
 template <class T>
@@ -60,16 +31,6 @@ T* adjacent(const View& view) {
       (cols <= 1 || view.strides[view.dims - 1] == 1) && (rows <= 1 || view.strides[0] == cols);
   require(rows * cols == 0 || fits, "a result must be contiguous");
   return static_cast<T*>(view.data);
-}
-
-template <class T>
-Matrix<T> matrix(const View& view) {
-  return {static_cast<T*>(view.data), view.strides[0], view.strides[1]};
-}
-
-template <class T>
-Vector<T> vector(const View& view) {
-  return {static_cast<T*>(view.data), view.strides[0]};
 }
 
 void linear_relu_forward_(int threads, py::handle x_, py::handle w_, py::handle b_, py::handle a_) {
@@ -230,4 +191,5 @@ PYBIND11_MODULE(_cpu, m) {
       "The instruction set in use; the environment variable TWOLAYER_ISA forces one.");
   m.def("instruction_sets", &instruction_sets,
         "The instruction sets that this machine can run, best first.");
+  bind_training(m);
 }

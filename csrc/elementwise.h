@@ -1,4 +1,5 @@
-// The passes that no matrix product can carry: masking a given gradient, and sums over rows.
+// The passes that no matrix product can carry: masking a given gradient, sums over rows, and rows
+// picked out by number.
 //
 // Included only by the kernels_*.cpp files, inside their namespace.
 
@@ -78,4 +79,25 @@ void masked_copy(Index rows, Index cols, Matrix<const T> grad, Matrix<const T> a
 template <class T>
 void round_sums(Index size, const double* sums, T* out) {
   for (Index i = 0; i < size; ++i) narrow_one(out + i, Sum<T>(sums[i]));
+}
+
+template <class T>
+void gather(const std::int64_t* numbers, Index rows, Index cols, Matrix<const T> from,
+            Matrix<Sum<T>> to) {
+  using S = Sum<T>;
+  constexpr int L = lanes<S>;
+  for (Index r = 0; r < rows; ++r) {
+    const T* source = from.data + (numbers ? numbers[r] : r) * from.row_stride;
+    S* target = to.data + r * to.row_stride;
+    if (from.col_stride == 1 && to.col_stride == 1) {
+      for (Index c = 0; c < cols; c += L) {
+        const int n = int(cols - c < L ? cols - c : L);
+        store_first(target + c, widen(source + c, n), n);
+      }
+    } else {
+      for (Index c = 0; c < cols; ++c) {
+        target[c * to.col_stride] = widen_one(source + c * from.col_stride);
+      }
+    }
+  }
 }

@@ -7,6 +7,8 @@
 #include <immintrin.h>
 #endif
 
+#include <cmath>
+
 #include "kernels.h"
 #include "scratch.h"
 
@@ -28,12 +30,27 @@ namespace {
 
 #include "fma_rounds.h"
 
+#include "training/vector_math.h"
+
+#include "training/optimizers.h"
+
+#include "training/losses.h"
+
 bool supported() { return ISA_SUPPORTED; }
 
 template <class T>
 constexpr KernelsOf<T> kernels_of() {
-  return {lanes<Sum<T>>,   &matmul_block<T>, &masked_copy<T>,
-          &column_sums<T>, &fma_rounds<T>,   &round_sums<T>};
+  return {lanes<Sum<T>>,
+          &matmul_block<T>,
+          &masked_copy<T>,
+          &column_sums<T>,
+          &fma_rounds<T>,
+          &round_sums<T>,
+          &gather<T>,
+          optimizers<T>,
+          sizeof(optimizers<T>) / sizeof(optimizers<T>[0]),
+          losses<T>,
+          sizeof(losses<T>) / sizeof(losses<T>[0])};
 }
 
 #define STRING_OF(name) #name

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "matmul.h"
+#include "training/loss.h"
+#include "training/optimizer.h"
 #include "types.h"
 
 namespace twolayer {
@@ -29,6 +31,16 @@ struct KernelsOf {
 
   // out[i] = sums[i], rounded once.
   void (*round_sums)(Index size, const double* sums, T* out);
+
+  // to = the rows of `from` with these numbers (null: the first ones), in the type of the sums.
+  void (*gather)(const std::int64_t* numbers, Index rows, Index cols, Matrix<const T> from,
+                 Matrix<Sum<T>> to);
+
+  // What training is made of, by name.
+  const OptimizerKernel<T>* optimizers;
+  int optimizer_count;
+  const LossKernel<T>* losses;
+  int loss_count;
 };
 
 struct Kernels {

@@ -5,6 +5,14 @@
 
 namespace twolayer {
 
+// Takes finished sums in the place of the epilogue and the store, while they are in the cache:
+// `take` gets a block of rows x cols of them, `stride` apart, and where in C they belong.
+template <class T>
+struct SumsTaker {
+  void (*take)(const SumsTaker& self, T* c, Index c_stride, Index rows, Index cols,
+               const Sum<T>* sums, Index stride);
+};
+
 // M, N, K: rows of C, columns of C, length of the sums.
 // One of C's strides must be 1; `mask` must have its unit stride on the same side.
 template <class T>
@@ -28,6 +36,9 @@ struct Matmul {
   bool resume = false;
   bool suspend = false;
   Matrix<Sum<T>> partial;
+
+  // Where given, the sums go there and no epilogue runs; C is only what it makes of them.
+  const SumsTaker<T>* taker = nullptr;
 };
 
 // The same product seen from the other side: C^T = B^T A^T.

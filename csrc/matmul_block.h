@@ -81,9 +81,10 @@ class BlockedMatmul {
       return;
     }
     // Sums that do not fit C's type wait in float, if more than one block of K or call adds to
-    // them.
-    const bool waits = !sums_fit_c && !p.partial && p.K > BLOCK_K * G;
-    const Index step = waits ? BLOCK_PARTIAL_M : rows.size();
+    // them; those that somebody takes in any case, since C holds something else.
+    const bool several_blocks = p.K > BLOCK_K * G;
+    const bool waits = p.taker || (!sums_fit_c && !p.partial && several_blocks);
+    const Index step = waits && several_blocks ? BLOCK_PARTIAL_M : rows.size();
     for (Index m = rows.begin; m < rows.end; m += step) {
       run_rows({m, m + step < rows.end ? m + step : rows.end}, cols, waits);
     }
@@ -92,7 +93,7 @@ class BlockedMatmul {
 
   // All of K and of the columns for a few rows, without a copy of anything.
   void run_few_rows(Range rows, Range cols) {
-    use_partial(rows, cols, false);
+    use_partial(rows, cols, p.taker != nullptr);
     first_k_block = last_k_block = true;
     TileStore<T> out = store_of_row(rows.begin);
     for (Index n = cols.begin; n < cols.end; n += L) {
@@ -102,6 +103,7 @@ class BlockedMatmul {
       few_rows_tiles<T>[rows.size() - 1](p.K, p.a.data + rows.begin* p.a.row_stride, p.a.row_stride,
                                          p.b.data + n* p.b.col_stride, p.b.col_stride, out);
     }
+    hand_over(rows, cols);
   }
 
   // All of K for a block of C.
@@ -119,11 +121,11 @@ class BlockedMatmul {
 
   // Where sums stay between blocks of K and between calls.
   void use_partial(Range rows, Range cols, bool waits) {
-    if constexpr (sums_fit_c) {
-      partial = {reinterpret_cast<S*>(p.c.data), p.c.row_stride, 1};
-    } else if (waits) {
+    if (waits) {
       S* wait = scratch<S>(2, BLOCK_PARTIAL_M * BLOCK_N<S>);
       partial = {wait - rows.begin * BLOCK_N<S> - cols.begin, BLOCK_N<S>, 1};
+    } else if constexpr (sums_fit_c) {
+      partial = {reinterpret_cast<S*>(p.c.data), p.c.row_stride, 1};
     } else {
       partial = p.partial;
     }
@@ -177,6 +179,8 @@ class BlockedMatmul {
     for (Index height = 0; height < heights; ++height) {
       const Range r = part(rows.size(), heights, height);
       const Index m = rows.begin + r.begin;
+      // With one block of K, what is taken at once waits in the same few rows each time.
+      if (p.taker && first_k_block && last_k_block) use_partial({m, rows.end}, cols, true);
       TileStore<T> out = store_of_row(m);
       for (Index panel = 0; panel < panels; ++panel) {
         const Range v = part(vectors, panels, panel);
@@ -188,17 +192,26 @@ class BlockedMatmul {
         tiles<T>.at[r.size() - 1][v.size() - 1](K, a.data + r.begin * a.row_stride, a.row_stride,
                                                 a.col_stride, packed + v.begin * L * K, out);
       }
+      hand_over({m, m + r.size()}, cols);
       if (tile_col_sum && out.finish && height % COL_SUM_TILES == COL_SUM_TILES - 1) {
         flush_col_sum(cols);
       }
     }
   }
 
+  // Gives finished sums to the one who takes them, if somebody does.
+  void hand_over(Range rows, Range cols) const {
+    if (p.taker == nullptr || !last_k_block) return;
+    p.taker->take(*p.taker, p.c.data + rows.begin * p.c.row_stride + cols.begin, p.c.row_stride,
+                  rows.size(), cols.size(),
+                  partial.data + rows.begin * partial.row_stride + cols.begin, partial.row_stride);
+  }
+
   // The part of a tile's store that is the same for all tiles from row m on.
   TileStore<T> store_of_row(Index m) const {
     TileStore<T> out = {};
     out.add_partial = !first_k_block || p.resume;
-    out.finish = last_k_block && !p.suspend;
+    out.finish = last_k_block && !p.suspend && !p.taker;
     out.partial_stride = partial.row_stride;
     out.c_stride = p.c.row_stride;
     out.row_bias = {p.row_bias ? p.row_bias.data + m * p.row_bias.stride : nullptr,

@@ -16,6 +16,12 @@ class ScratchBuffer {
   // Room for `bytes`; earlier contents may be gone. Throws std::bad_alloc.
   void* at_least(Index bytes);
 
+  // What at_least() returned last.
+  template <class T>
+  T* data() const {
+    return static_cast<T*>(data_);
+  }
+
  private:
   void* data_ = nullptr;
   Index bytes_ = 0;

@@ -42,3 +42,34 @@ class Crowding:
 def default_threads() -> int: ...
 def instruction_set() -> str: ...
 def instruction_sets() -> list[str]: ...
+
+class Training:
+    """The training loop of one network; csrc/training/training.h is the contract."""
+
+    def __init__(
+        self,
+        threads: int,
+        w1: Any,
+        w2: Any,
+        b1: Any,
+        b2: Any,
+        batch: int,
+        optimizer: str,
+        movers: list[dict[str, Any] | None],
+        loss: str,
+        loss_options: dict[str, Any],
+    ) -> None: ...
+    def run(
+        self,
+        x: Any,
+        target: Any,
+        classes: Any,
+        weight: Any,
+        order: Any,
+        first: Any,
+        size: Any,
+        rates: Any,
+        losses: Any,
+        seconds: float,
+        stop_at_nonfinite: bool,
+    ) -> tuple[int, bool]: ...
