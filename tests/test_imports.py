@@ -30,9 +30,10 @@ ORDER = [
     "dispatch",
     "backends",
     "checks",
+    "engine",
 ]
-# These two stand on the kernels themselves. numpy must not reach torch.
-STANDS_ON = {"numpy": {"_cpu", "checks"}, "backends": {"_cpu"}}
+# These stand on the kernels themselves. numpy must not reach torch.
+STANDS_ON = {"numpy": {"_cpu", "checks", "engine"}, "backends": {"_cpu"}, "engine": {"_cpu"}}
 MAY_USE_NUMPY = {"__main__", "cli", "app"}
 
 

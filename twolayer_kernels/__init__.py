@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .modules import FusedLinearReLU as FusedLinearReLU
     from .modules import FusedTwoLayer as FusedTwoLayer
     from .modules import TwoLayerNet as TwoLayerNet
+    from .training import fit as fit
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOME = {
     "FusedTwoLayer": "modules",
     "TwoLayerNet": "modules",
     "explain": "explaining",
+    "fit": "training",
     "fuse": "fusing",
     "unfuse": "fusing",
 }
@@ -34,6 +36,7 @@ __all__ = [
     "TwoLayerNet",
     "__version__",
     "explain",
+    "fit",
     "fuse",
     "unfuse",
 ]

@@ -46,6 +46,8 @@ def instruction_sets() -> list[str]: ...
 class Training:
     """The training loop of one network; csrc/training/training.h is the contract."""
 
+    taken: int  # steps, in all runs
+
     def __init__(
         self,
         threads: int,

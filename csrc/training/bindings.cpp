@@ -213,8 +213,11 @@ class PyTraining {
         training->run({view_of(x), view_of(target), view_of(weight), classes ? &*classes : nullptr,
                        order ? &*order : nullptr, first, size, rates ? &*rates : nullptr, losses,
                        seconds, stop_at_nonfinite});
+    taken += outcome.done;
     return py::make_tuple(outcome.done, outcome.nonfinite);
   }
+
+  Index taken = 0;
 
  private:
   std::vector<py::object> kept;
@@ -233,7 +236,8 @@ void bind_training(py::module_& m) {
       .def("run", &PyTraining::run, "x"_a, "target"_a, "classes"_a, "weight"_a, "order"_a,
            "first"_a, "size"_a, "rates"_a, "losses"_a, "seconds"_a, "stop_at_nonfinite"_a,
            "Takes steps on order[first[i] : first[i] + size[i]] and writes their losses. Returns\n"
-           "how many were taken, and whether the next one's loss was no finite number.");
+           "how many were taken, and whether the next one's loss was no finite number.")
+      .def_readonly("taken", &PyTraining::taken, "The steps taken in all runs.");
 }
 
 }  // namespace twolayer

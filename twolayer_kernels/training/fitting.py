@@ -1,0 +1,295 @@
+"""``fit``: what it may be given, and the walk over its chunks of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from ..engine import Batches, Chunk, NonFiniteLoss, Samples
+from . import losses as known_losses
+from .data import draw_from, samples_of
+from .networks import WRITE_THE_LOOP, network_of
+from .optimizers import BY_NAME, Movers
+from .progress import Bar
+from .running import Run
+from .schedules import Schedule, schedule_of
+
+Callback = Callable[[int, Tensor], Any]
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"fit: {name} must be an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"fit: {name} must be >= 1, got {value}")
+
+
+def _optimizer_of(
+    model: nn.Module, optimizer: Any, lr: float | None, options: dict[str, Any]
+) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        if lr is not None or options:
+            given = ", ".join([*(["lr"] if lr is not None else []), *options])
+            raise ValueError(f"fit: {given} belong to the optimizer that was given; set them there")
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            f"fit: optimizer must be one of {', '.join(BY_NAME)} or a torch.optim optimizer, got"
+            f" {type(optimizer).__name__}"
+        )
+    if optimizer not in BY_NAME:
+        raise ValueError(f"fit: optimizer must be one of {', '.join(BY_NAME)}, got {optimizer!r}")
+    arguments = options if lr is None else {"lr": lr, **options}
+    return BY_NAME[optimizer](model.parameters(), **arguments)
+
+
+def fit(
+    model: nn.Module,
+    x: Any,
+    y: Any = None,
+    *,
+    steps: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    optimizer: str | Optimizer = "sgd",
+    loss: str | nn.Module = "mse_sum",
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    generator: torch.Generator | None = None,
+    sample_weight: Any = None,
+    schedule: Any = None,
+    schedule_per: str = "step",
+    callback: Callback | None = None,
+    callback_every: int | None = None,
+    progress: bool = False,
+    nan: str = "stop",
+    l2_penalty: float = 0.0,
+    **options: Any,
+) -> Tensor:
+    """Trains a two-layer network in place: many steps of the usual loop in one compiled call.
+
+    Each step is what ``loss_fn(model(x), y)``, ``zero_grad``, ``backward`` and ``optimizer.step``
+    do, up to rounding; ``.grad`` of the parameters is neither read nor written.
+
+    Args:
+        model: ``FusedTwoLayer``, ``TwoLayerNet`` or ``nn.Sequential`` of ``Linear, ReLU, Linear``,
+            on the CPU; frozen parameters stay as they are.
+        x: ``(samples, in_features)``, a tensor or NumPy array (a memory-mapped one is read batch by
+            batch) of the model's dtype; or a ``DataLoader`` of pairs ``(x, y)`` or triples with
+            weights, each batch a step; ``y`` and all about batches are left out then.
+        y: ``(samples, out_features)`` in the model's dtype; for ``"cross_entropy"`` classes,
+            ``(samples,)`` of int64.
+        steps, epochs: how many updates, or passes over the samples; one of the two.
+        lr: the learning rate; ``None`` is the optimizer's own default.
+        optimizer: ``"sgd"``, ``"adam"``, ``"adamw"`` or ``"rmsprop"``, with torch.optim's options
+            as further keyword arguments; or a ``torch.optim`` optimizer over the model's
+            parameters, whose groups and state are read and written back, so that ``fit`` and other
+            loops can take turns.
+        loss: ``"mse_sum"``, ``"mse_mean"``, ``"cross_entropy"`` or ``"bce_with_logits"``; or
+            torch's ``MSELoss``, ``CrossEntropyLoss`` or ``BCEWithLogitsLoss``, whose options are
+            read.
+        batch_size: samples of a step, fewer in the last of an epoch; ``None`` takes all of them.
+        shuffle: whether each epoch takes the samples in the order of
+            ``torch.randperm(samples, generator=generator)``.
+        generator: ``None`` is torch's default one.
+        sample_weight: ``(samples,)``: multiplies each sample's loss; a mean is then divided by the
+            sum of the weights.
+        schedule: a scheduler of the given optimizer, or a function of the step, from 0 on, that
+            returns the learning rate.
+        schedule_per: whether a scheduler is stepped after each ``"step"`` or each ``"epoch"``.
+        callback: called as ``callback(steps_done, losses_so_far)`` with the model as it is then;
+            a true result ends the run.
+        callback_every: steps between its calls; ``None``: an epoch where ``epochs`` are counted,
+            else a hundredth of ``steps``.
+        progress: shows a bar; needs ``rich``, of the extra ``cli``.
+        nan: ``"stop"`` raises at the first loss that is no finite number, ``"continue"`` goes on.
+        l2_penalty: adds ``l2_penalty / 2 * (sum w1^2 + sum w2^2)`` to each loss.
+
+    Returns:
+        The loss of each step, float64, ``(steps,)``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, shape or value; nothing is written.
+        NotImplementedError: hooks on the layers, another device, optimizer or option.
+        FloatingPointError: a loss is no finite number; the parameters are as before that step.
+        KeyboardInterrupt: between two steps. This, and whatever a callback or loader raises, leaves
+            model and optimizer after a whole step, with the losses so far as its ``losses``.
+
+    Source: the formulas of the losses and optimizers are torch's, named in ``csrc/training``.
+
+    Example:
+        >>> import torch
+        >>> from twolayer_kernels import FusedTwoLayer, fit
+        >>> x = torch.linspace(-1, 1, 64).reshape(64, 1)
+        >>> losses = fit(FusedTwoLayer(1, 16, 1), x, x.abs(), steps=200, optimizer="adam", lr=0.02)
+        >>> losses.shape, bool(losses[-1] < losses[0])
+        (torch.Size([200]), True)
+    """
+    network = network_of(model)
+    if (steps is None) == (epochs is None):
+        raise ValueError("fit: one of steps and epochs must be given, and not both")
+    for name, value in (
+        ("steps", steps),
+        ("epochs", epochs),
+        ("batch_size", batch_size),
+        ("callback_every", callback_every),
+    ):
+        if value is not None:
+            _check_count(name, value)
+    if nan not in ("stop", "continue"):
+        raise ValueError(f"fit: nan must be 'stop' or 'continue', got {nan!r}")
+    if torch.is_autocast_enabled("cpu"):
+        raise NotImplementedError(f"fit: it trains without autocast{WRITE_THE_LOOP}")
+    of_torch = _optimizer_of(model, optimizer, lr, options)
+    movers = Movers(of_torch, network)
+    plan = schedule_of(schedule, schedule_per, movers, of_torch if of_torch is optimizer else None)
+    told_loss = known_losses.loss_of(loss, network.out_features)
+    run = Run(network, movers, told_loss, l2_penalty, nan == "stop")
+    if isinstance(x, DataLoader):
+        for name, given in (("y", y), ("sample_weight", sample_weight), ("batch_size", batch_size)):
+            if given is not None:
+                raise ValueError(f"fit: {name} comes from the DataLoader, got it besides")
+        source: _Source = _Loader(x, lambda *batch: samples_of(network, told_loss, *batch))
+    else:
+        samples = samples_of(network, told_loss, x, y, sample_weight)
+        if len(samples.x) == 0:
+            raise ValueError("fit: x must hold samples, got none")
+        draw = draw_from(generator) if shuffle else None
+        source = _Held(samples, Batches(len(samples.x), batch_size, draw))
+    if epochs is not None:
+        steps = epochs * source.per_epoch
+    assert steps is not None
+    every = callback_every or (source.per_epoch if epochs is not None else max(1, steps // 100))
+    walk = _Walk(run, plan, source, steps, callback, every)
+    with Bar(steps) if progress else nullcontext() as bar:
+        walk.told = (lambda done, loss: None) if bar is None else bar.told
+        try:
+            walk.go()
+        except BaseException as error:
+            seen = isinstance(error, NonFiniteLoss)
+            error.losses = run.losses(seen)  # type: ignore[attr-defined]
+            raise
+    return run.losses()
+
+
+class _Source:
+    """Where the samples of each step come from."""
+
+    per_epoch: int
+
+    def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
+        raise NotImplementedError
+
+    def give_back(self, steps: int) -> None: ...
+
+
+class _Held(_Source):
+    """Samples that are all there."""
+
+    def __init__(self, samples: Samples, batches: Batches) -> None:
+        self._samples, self._batches = samples, batches
+        self.per_epoch = batches.per_epoch
+
+    def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
+        while begin < end:
+            chunk = self._batches.chunk(begin, end)
+            yield self._samples, chunk
+            begin += len(chunk.first)
+
+    def give_back(self, steps: int) -> None:
+        self._batches.give_back(steps)
+
+
+class _Loader(_Source):
+    """Batches as a loader hands them out, each a step; it is begun again at its end."""
+
+    def __init__(self, loader: Iterable[Any], read: Callable[..., Samples]) -> None:
+        self._loader, self._read = loader, read
+        self._batches: Iterator[Any] = iter(())
+        try:
+            self.per_epoch = max(1, len(loader))  # type: ignore[arg-type]
+        except TypeError as error:  # of a stream
+            raise NotImplementedError(
+                f"fit: the DataLoader must have a length{WRITE_THE_LOOP}"
+            ) from error
+
+    def _next(self) -> Any:
+        for _ in range(2):
+            batch = next(self._batches, None)
+            if batch is not None:
+                return batch
+            self._batches = iter(self._loader)
+        raise ValueError("fit: the DataLoader hands out no batches")
+
+    def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
+        for step in range(begin, end):
+            batch = self._next()
+            if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+                raise TypeError("fit: the DataLoader must hand out pairs (x, y) or (x, y, weight)")
+            samples = self._read(*batch, *([None] if len(batch) == 2 else []))
+            yield samples, Batches(len(samples.x), None, None).chunk(0, 1)._replace(begin=step)
+
+
+class _Walk:
+    """The steps of one ``fit``, in chunks between which others have their say."""
+
+    told: Callable[[int, float], None]
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Schedule,
+        source: _Source,
+        steps: int,
+        callback: Callback | None,
+        every: int,
+    ) -> None:
+        self._run, self._plan, self._source = run, plan, source
+        self._steps, self._callback, self._every = steps, callback, every
+
+    def _next_stop(self, begin: int) -> int:
+        """The step before which somebody else comes next."""
+        stops = [self._steps]
+        if self._callback is not None:
+            stops.append((begin // self._every + 1) * self._every)
+        if self._plan.by_epoch:
+            per_epoch = self._source.per_epoch
+            stops.append((begin // per_epoch + 1) * per_epoch)
+        if self._plan.longest is not None:
+            stops.append(begin + self._plan.longest)
+        return min(stops)
+
+    def go(self) -> None:
+        done = 0
+        while done < self._steps:
+            end = self._next_stop(done)
+            self._run.read()
+            try:
+                for samples, chunk in self._source.chunks(done, end):
+                    self._take(samples, chunk)
+            finally:
+                done = self._run.taken
+                self._run.write_back()
+                self._source.give_back(done)
+            if self._plan.by_epoch and done % self._source.per_epoch == 0:
+                mean = self._run.losses()[-self._source.per_epoch :].mean()
+                self._plan.epoch_ends(float(mean))
+            calls = done % self._every == 0 or done == self._steps
+            if self._callback is not None and calls and self._callback(done, self._run.losses()):
+                break
+
+    def _take(self, samples: Samples, chunk: Chunk) -> None:
+        begin, count = self._run.taken, len(chunk.first)
+        rates = self._plan.rates(begin, count)
+        if rates is None and self._callback is not None:  # which may have changed them
+            rates = self._run.movers.constant_rates(count)
+        try:
+            self._run.take(samples, chunk, rates, lambda done, loss: self.told(begin + done, loss))
+        finally:
+            self._plan.taken(self._run.taken - begin)

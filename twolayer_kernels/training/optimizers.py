@@ -1,0 +1,186 @@
+"""``torch.optim``'s optimizers: their groups and states, read for the engine and written back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+from ..engine import Reals
+from .networks import WRITE_THE_LOOP, Network
+
+Group = dict[str, Any]
+
+BY_NAME: dict[str, Callable[..., Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+
+
+class _Kind(NamedTuple):
+    """How one of torch's optimizers is told to the engine.
+
+    ``states`` are the names of the tensors in its state, in the engine's order; each is there only
+    where ``wants`` says so of the group.
+    """
+
+    name: Callable[[Group], str]
+    options: Callable[[Group], dict[str, Any]]
+    states: tuple[str, ...]
+    wants: Callable[[Group], tuple[bool, ...]]
+    counts: bool  # whether it keeps the number of its steps
+
+
+def _adam_options(group: Group) -> dict[str, Any]:
+    beta1, beta2 = group["betas"]
+    return {
+        "beta1": float(beta1),
+        "beta2": float(beta2),
+        "eps": group["eps"],
+        "amsgrad": group["amsgrad"],
+    }
+
+
+_SGD = _Kind(
+    name=lambda group: "sgd",
+    options=lambda group: {key: group[key] for key in ("momentum", "dampening", "nesterov")},
+    states=("momentum_buffer",),
+    wants=lambda group: (group["momentum"] != 0,),
+    counts=False,
+)
+_ADAM = _Kind(
+    name=lambda group: "adamw" if group["decoupled_weight_decay"] else "adam",
+    options=_adam_options,
+    states=("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    wants=lambda group: (True, True, group["amsgrad"]),
+    counts=True,
+)
+_RMSPROP = _Kind(
+    name=lambda group: "rmsprop",
+    options=lambda group: {key: group[key] for key in ("alpha", "eps", "momentum", "centered")},
+    states=("square_avg", "momentum_buffer", "grad_avg"),
+    wants=lambda group: (True, group["momentum"] > 0, group["centered"]),
+    counts=True,
+)
+_KINDS: dict[type[Optimizer], _Kind] = {SGD: _SGD, Adam: _ADAM, AdamW: _ADAM, RMSprop: _RMSPROP}
+
+
+def _alike(t: Tensor) -> Tensor:
+    return torch.zeros_like(t, memory_format=torch.preserve_format)
+
+
+class Mover:
+    """What moves one parameter: its group, and its state as the engine reads and writes it."""
+
+    def __init__(self, kind: _Kind, group: Group, parameter: Tensor, state: dict[str, Any]) -> None:
+        self.kind, self.group, self.parameter = kind, group, parameter
+        self.fresh = not state or (not kind.counts and state.get(kind.states[0]) is None)
+        self.steps = int(state["step"]) if kind.counts and state else int(not self.fresh)
+        wanted = zip(kind.states, kind.wants(group), strict=True)
+        self.states: dict[str, Tensor] = {}
+        for name in (name for name, wants in wanted if wants):
+            kept = state.get(name)
+            self.states[name] = _alike(parameter) if kept is None else kept
+            if self.states[name].dtype != parameter.dtype:
+                raise NotImplementedError(
+                    f"fit: the optimizer's {name} is {self.states[name].dtype} beside a"
+                    f" {parameter.dtype} parameter{WRITE_THE_LOOP}"
+                )
+
+    def options(self) -> dict[str, Any]:
+        group = self.group
+        return {
+            "lr": float(group["lr"]),
+            "weight_decay": float(group["weight_decay"]),
+            "maximize": group["maximize"],
+            **self.kind.options(group),
+        }
+
+    def rate(self) -> tuple[float, float]:
+        """What a scheduler may change from step to step: learning rate, momentum or first beta."""
+        group = self.group
+        momentum = group["betas"][0] if "betas" in group else group["momentum"]
+        return float(group["lr"]), float(momentum)
+
+    def write_back(self, optimizer: Optimizer, steps: int) -> None:
+        if steps == 0 or not (self.kind.counts or self.states):
+            return
+        state = optimizer.state[self.parameter]
+        if self.kind.counts:
+            kept = state.get("step")
+            if kept is None:
+                state["step"] = torch.tensor(float(self.steps + steps))
+            else:
+                state["step"] = kept.fill_(self.steps + steps)
+        for name, tensor in self.states.items():
+            state[name] = tensor
+
+
+def _check_group(group: Group) -> None:
+    for flag in ("capturable", "differentiable"):
+        if group.get(flag):
+            raise NotImplementedError(f"fit: the optimizer has {flag}=True{WRITE_THE_LOOP}")
+
+
+_OPTIMIZER_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
+
+class Movers:
+    """The four parameters' movers; ``None`` for one that stays."""
+
+    def __init__(self, optimizer: Optimizer, network: Network) -> None:
+        kind = _KINDS.get(type(optimizer))
+        if kind is None:
+            known = ", ".join(kind.__name__ for kind in _KINDS)
+            raise NotImplementedError(
+                f"fit: optimizer must be one of {', '.join(BY_NAME)} or torch.optim's {known}, got"
+                f" {type(optimizer).__name__}{WRITE_THE_LOOP}"
+            )
+        if any(getattr(optimizer, hooks) for hooks in _OPTIMIZER_HOOKS):
+            raise NotImplementedError(
+                f"fit: the optimizer has step hooks, which it would not run{WRITE_THE_LOOP}"
+            )
+        self.optimizer = optimizer
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        present = [p for p in network if p is not None]
+        if not any(id(p) in groups for p in present):
+            raise ValueError("fit: the optimizer holds none of the model's parameters")
+        self.movers: list[Mover | None] = []
+        for p in network:
+            if p is None or not p.requires_grad or id(p) not in groups:
+                self.movers.append(None)
+                continue
+            _check_group(groups[id(p)])
+            self.movers.append(Mover(kind, groups[id(p)], p, optimizer.state.get(p, {})))
+        if not any(self.movers):
+            raise ValueError("fit: all of the model's parameters are frozen: nothing to train")
+        names = {mover.kind.name(mover.group) for mover in self.movers if mover}
+        if len(names) > 1:
+            raise NotImplementedError(
+                f"fit: the groups differ in decoupled_weight_decay{WRITE_THE_LOOP}"
+            )
+        self.name = names.pop()
+
+    def constant_rates(self, count: int) -> Reals:
+        """The groups' present rates, for so many steps: ``(count, 4, 2)``."""
+        now = [(0.0, 0.0) if mover is None else mover.rate() for mover in self.movers]
+        return np.tile(np.array(now), (count, 1, 1))
+
+    def rates(self, count: int, advance: Callable[[int], None]) -> Reals:
+        """The rates of so many steps; ``advance(i)`` is called between step ``i`` and the next."""
+        rates = []
+        for step in range(count):
+            rates.append(self.constant_rates(1))
+            advance(step)
+        return np.concatenate(rates)
+
+    def write_back(self, steps: int) -> None:
+        for mover in self.movers:
+            if mover is not None:
+                mover.write_back(self.optimizer, steps)
