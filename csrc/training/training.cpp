@@ -86,7 +86,10 @@ Training<T>::Training(const TrainingPlan<T>& given) : plan(given) {
   const Index count = std::max<Index>(
       1, std::min({Index(plan.threads), work / WORK_PER_THREAD, ceil_div(hidden, lanes)}));
   samples_along = features_first<T>(batch, ceil_div(hidden, count));
-  outputs_first = loss_kernel->target == Target::classes || features_first<T>(batch, out);
+  // Vectors along a few outputs would be half empty.
+  const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
+  outputs_first =
+      loss_kernel->target == Target::classes || few_outputs || features_first<T>(batch, out);
   output_stride = outputs_first ? padded<S>(batch, lanes) : std::max<Index>(1, out);
   const Index outputs = outputs_first ? out * output_stride : batch * out;
   output_grad.at_least(outputs * Index(sizeof(T)));
