@@ -35,7 +35,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp tests/native/*.cpp
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benches

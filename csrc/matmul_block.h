@@ -17,10 +17,14 @@ constexpr int COL_SUM_TILES = 16;
 inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 // Memory that a thread keeps between calls. Its size has a bound, see the sums of the blocks.
+inline ScratchBuffer& scratch_buffer(int which) {
+  static thread_local ScratchBuffer buffers[4];
+  return buffers[which];
+}
+
 template <class S>
 S* scratch(int which, Index count) {
-  static thread_local ScratchBuffer buffers[4];
-  return static_cast<S*>(buffers[which].at_least(count * Index(sizeof(S))));
+  return static_cast<S*>(scratch_buffer(which).at_least(count * Index(sizeof(S))));
 }
 
 // Whether the tile cannot, or should not, read a block of A with K elements along where it is.
@@ -119,11 +123,13 @@ class BlockedMatmul {
 
   // Where sums stay between blocks of K and between calls.
   void use_partial(Range rows, Range cols, bool waits) {
+    partial_row = partial_col = 0;
     if constexpr (sums_fit_c) {
       partial = {reinterpret_cast<S*>(p.c.data), p.c.row_stride, 1};
     } else if (waits) {
-      S* wait = scratch<S>(2, BLOCK_PARTIAL_M * BLOCK_N<S>);
-      partial = {wait - rows.begin * BLOCK_N<S> - cols.begin, BLOCK_N<S>, 1};
+      partial = {scratch<S>(2, BLOCK_PARTIAL_M * BLOCK_N<S>), BLOCK_N<S>, 1};
+      partial_row = rows.begin;
+      partial_col = cols.begin;
     } else {
       partial = p.partial;
     }
@@ -211,7 +217,7 @@ class BlockedMatmul {
 
   // Sets the pointers of a tile at (m, n); what is kept per column begins at `begin`.
   void point_at(TileStore<T>& out, Index m, Index n, Index begin) const {
-    out.partial = partial ? partial.data + m * partial.row_stride + n : nullptr;
+    out.partial = partial ? partial.from_row(m - partial_row).data + n - partial_col : nullptr;
     out.c = p.c.data + m * p.c.row_stride + n;
     out.col_bias = col_bias ? col_bias + (n - begin) : nullptr;
     out.mask = p.mask ? p.mask.data + m * p.mask.row_stride + n : nullptr;
@@ -242,6 +248,7 @@ class BlockedMatmul {
   S* col_bias = nullptr;
   S* tile_col_sum = nullptr;
   Matrix<S> partial;
+  Index partial_row = 0, partial_col = 0;  // the element of C that `partial` begins with
   bool first_k_block = true, last_k_block = true;
 };
 

@@ -16,6 +16,9 @@ class ScratchBuffer {
   // Room for `bytes`; earlier contents may be gone. Throws std::bad_alloc.
   void* at_least(Index bytes);
 
+  // Gives the memory back where it is more than `bytes`.
+  void keep_at_most(Index bytes);
+
  private:
   void* data_ = nullptr;
   Index bytes_ = 0;

@@ -2,8 +2,9 @@
 
 Weights are ``(out, in)`` as in ``torch.nn.Linear``; for weights kept as
 ``(in, out)`` pass their transposed view, ``w.T``, which copies nothing. The
-functions run on ``OMP_NUM_THREADS`` threads, else on one per processor;
-``set_num_threads`` changes it.
+functions run on ``OMP_NUM_THREADS`` threads, else on one per processor that
+affinity and control groups leave; ``set_num_threads`` changes it, and until it
+was called ``threadpoolctl`` does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _DTYPES = {
     np.dtype(np.float16): _cpu.DType.float16,
 }
 _CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(_DTYPES))
-_threads = _cpu.default_threads()
+_threads: int | None = None  # as many as OpenMP would use now
 
 
 def set_num_threads(threads: int) -> None:
@@ -44,7 +45,7 @@ def set_num_threads(threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    return _threads
+    return _cpu.default_threads() if _threads is None else _threads
 
 
 def _regular(array: Array) -> Array:
@@ -94,7 +95,9 @@ def linear_relu(x: Array, w: Array, b: Array | None = None) -> Array:
     _CHECKS.linear_relu(x, w, b)
     rows = _matrix(x)
     a = np.empty((rows.shape[0], w.shape[0]), x.dtype)
-    _cpu.linear_relu_forward(_threads, rows, _regular(w), None if b is None else _regular(b), a)
+    _cpu.linear_relu_forward(
+        get_num_threads(), rows, _regular(w), None if b is None else _regular(b), a
+    )
     return a if x.ndim == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
 
@@ -139,7 +142,7 @@ def linear_relu_backward(
     grad_w = _new(w.shape, x, needs[1])
     grad_b = _new((out_features,), x, needs[2])
     _cpu.linear_relu_backward(
-        _threads, _matrix(grad_a), rows, _regular(w), _matrix(a), grad_x, grad_w, grad_b
+        get_num_threads(), _matrix(grad_a), rows, _regular(w), _matrix(a), grad_x, grad_w, grad_b
     )
     return _with_shape(grad_x, x.shape), grad_w, grad_b
 
@@ -158,7 +161,7 @@ def _forward(
     y = np.empty((batch, out_features), x.dtype)
     b1 = None if b1 is None else _regular(b1)
     b2 = None if b2 is None else _regular(b2)
-    _cpu.two_layer_forward(_threads, rows, _regular(w1), _regular(w2), b1, b2, a, y)
+    _cpu.two_layer_forward(get_num_threads(), rows, _regular(w1), _regular(w2), b1, b2, a, y)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], out_features), a
 
 
@@ -263,7 +266,7 @@ def two_layer_backward(
     grad_b1 = _new((hidden_features,), x, needs[3])
     grad_b2 = _new((out_features,), x, needs[4])
     _cpu.two_layer_backward(
-        _threads,
+        get_num_threads(),
         _matrix(grad_y),
         rows,
         _regular(w1),
