@@ -36,7 +36,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+	$(BIN)/clang-format --dry-run --Werror $(CSRC) tests/native/*.cpp
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benches

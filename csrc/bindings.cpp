@@ -3,16 +3,18 @@
 // Arguments are torch tensors on the CPU or NumPy arrays, of two dimensions (biases: one) and one
 // dtype; None stands for what is not there or not wanted. The callers have checked their shapes;
 // here a mismatch is a fault of ours and ends in an exception, never in a stray write.
-#include <omp.h>
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "arguments.h"
-#include "crowding.h"
 #include "exchange.h"
 #include "kernels.h"
 #include "matmul.h"
 #include "peak.h"
+#include "pool.h"
+#include "processors.h"
+#include "threads.h"
 #include "training/bindings.h"
 #include "two_layer.h"
 
@@ -39,7 +41,8 @@ void linear_relu_forward_(int threads, py::handle x_, py::handle w_, py::handle 
   require_matrix(w, x.dtype, out, in, "w");
   require_vector(b, x.dtype, out, "b");
   require_matrix(a, x.dtype, batch, out, "a");
-  for_dtype(x.dtype, [&](auto type) {
+  require_adjacent(a, "a");
+  for_dtype(x.dtype, x_, [&](auto type) {
     using T = decltype(type);
     linear_relu_forward<T>(
         {batch, in, out, matrix<const T>(x), matrix<const T>(w), vector<const T>(b), matrix<T>(a)},
@@ -61,7 +64,7 @@ void linear_relu_backward_(int threads, py::handle grad_a_, py::handle x_, py::h
   require_matrix(grad_x, dtype, batch, in, "grad_x");
   require_matrix(grad_w, dtype, out, in, "grad_w");
   require_vector(grad_b, dtype, out, "grad_b");
-  for_dtype(dtype, [&](auto type) {
+  for_dtype(dtype, grad_a_, [&](auto type) {
     using T = decltype(type);
     linear_relu_backward<T>(
         {batch, in, out, matrix<const T>(grad_a), matrix<const T>(x), matrix<const T>(w),
@@ -81,7 +84,8 @@ void two_layer_forward_(int threads, py::handle x_, py::handle w1_, py::handle w
   require_vector(b2, x.dtype, shape.out_features, "b2");
   require_matrix(a, x.dtype, shape.batch, shape.hidden_features, "a");
   require_matrix(y, x.dtype, shape.batch, shape.out_features, "y");
-  for_dtype(x.dtype, [&](auto type) {
+  require_adjacent(a, "a");
+  for_dtype(x.dtype, x_, [&](auto type) {
     using T = decltype(type);
     two_layer_forward<T>({shape, matrix<const T>(x), matrix<const T>(w1), matrix<const T>(w2),
                           vector<const T>(b1), vector<const T>(b2), matrix<T>(a), adjacent<T>(y)},
@@ -111,7 +115,8 @@ void two_layer_backward_(int threads, py::handle grad_y_, py::handle x_, py::han
   require_matrix(grad_w2, dtype, shape.out_features, shape.hidden_features, "grad_w2");
   require_vector(grad_b1, dtype, shape.hidden_features, "grad_b1");
   require_vector(grad_b2, dtype, shape.out_features, "grad_b2");
-  for_dtype(dtype, [&](auto type) {
+  require_adjacent(a, "a");
+  for_dtype(dtype, grad_y_, [&](auto type) {
     using T = decltype(type);
     two_layer_backward<T>(
         {shape, matrix<const T>(grad_y), matrix<const T>(x), matrix<const T>(w1),
@@ -125,7 +130,7 @@ void matmul_(int threads, py::handle a_, py::handle b_, py::handle c_) {
   const View a = view_of(a_), b = view_of(b_), c = view_of(c_);
   require_matrix(b, a.dtype, a.shape[1], b.shape[1], "b");
   require_matrix(c, a.dtype, a.shape[0], b.shape[1], "c");
-  for_dtype(a.dtype, [&](auto type) {
+  for_dtype(a.dtype, a_, [&](auto type) {
     using T = decltype(type);
     Matmul<T> p;
     p.M = a.shape[0], p.N = b.shape[1], p.K = a.shape[1];
@@ -137,13 +142,14 @@ void matmul_(int threads, py::handle a_, py::handle b_, py::handle c_) {
 
 double fma_rate_(DType dtype, int threads, double seconds) {
   double rate = 0;
-  for_dtype(dtype, [&](auto type) { rate = fma_rate<decltype(type)>(threads, seconds); });
+  for_dtype(dtype, py::none(),
+            [&](auto type) { rate = fma_rate<decltype(type)>(threads, seconds); });
   return rate;
 }
 
 bool features_first_(DType dtype, Index batch, Index hidden_features) {
   bool result = false;
-  for_dtype(dtype,
+  for_dtype(dtype, py::none(),
             [&](auto type) { result = features_first<decltype(type)>(batch, hidden_features); });
   return result;
 }
@@ -153,6 +159,7 @@ bool features_first_(DType dtype, Index batch, Index hidden_features) {
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "Fused two-layer kernels on torch tensors of the CPU and on NumPy arrays.";
   kernels();  // an unknown TWOLAYER_ISA must fail here, not in the first call
+  check_engine();
 
   py::enum_<DType>(m, "DType")
       .value("float32", DType::float32)
@@ -180,12 +187,15 @@ PYBIND11_MODULE(_cpu, m) {
         "Writes c = a b: the bare product, for the benches.");
   m.def("fma_rate", &fma_rate_, "dtype"_a, "threads"_a, "seconds"_a,
         "Operations per second of multiply-adds that never leave the registers, for the benches.");
-  py::class_<Crowding>(m, "Crowding", "When threads of ours count as late; here for the tests.")
-      .def(py::init<>())
-      .def("crowded", &Crowding::crowded, "now"_a)
-      .def("finished", &Crowding::finished, "worked"_a, "waited"_a, "now"_a);
-  m.def("default_threads", &omp_get_max_threads,
-        "The threads that OpenMP would use: OMP_NUM_THREADS, else one per processor.");
+  m.def("default_threads", &default_threads,
+        "Threads where none are asked for: what OpenMP was told by OMP_NUM_THREADS or since then,\n"
+        "else one per processor of this process.");
+  m.def("processors", &processors,
+        "Processors that the affinity mask and the control groups leave to this process.");
+  m.def("processor_quota", &processor_quota, "root"_a, "own"_a,
+        "The control groups' limit in processors, their file systems being below `root`, for a\n"
+        "process whose /proc/self/cgroup reads `own`.");
+  m.def("times_woken", &times_woken, "How often a thread of the pool was woken from sleep.");
   m.def(
       "instruction_set", [] { return kernels().name; },
       "The instruction set in use; the environment variable TWOLAYER_ISA forces one.");

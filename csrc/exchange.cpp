@@ -84,6 +84,7 @@ View numpy_view(py::handle object) {
     view.shape[i] = array.shape(i);
     view.strides[i] = array.strides(i) / array.itemsize();
   }
+  if (array.dtype().byteorder() != '=') throw py::type_error("expected the native byte order");
   switch (array.dtype().char_()) {
     case 'f':
       view.dtype = DType::float32;

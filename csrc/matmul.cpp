@@ -1,10 +1,11 @@
 // A blocked product shared by threads: which side of C is split, and the sums that they bring back.
 #include "matmul.h"
 
+#include <stdexcept>
 #include <vector>
 
 #include "kernels.h"
-#include "parallel.h"
+#include "threads.h"
 
 namespace twolayer {
 
@@ -45,11 +46,21 @@ Range part(Index size, Index count, Index index) {
   return {size * index / count, size * (index + 1) / count};
 }
 
+// A dimension of size 1 has no stride to speak of.
+template <class T>
+bool adjacent_along_rows(const Matmul<T>& p) {
+  return p.N <= 1 || (p.c.col_stride == 1 && (!p.mask || p.mask.col_stride == 1));
+}
+
 }  // namespace
 
 template <class T>
 void matmul(const Matmul<T>& problem, int threads) {
-  if (problem.c.col_stride != 1 && problem.N > 1) return matmul(transposed(problem), threads);
+  const bool rows_adjacent = adjacent_along_rows(problem);
+  if (!rows_adjacent && !adjacent_along_rows(transposed(problem))) {
+    throw std::logic_error("C and mask of a product must be adjacent along the same side");
+  }
+  if (!rows_adjacent) return matmul(transposed(problem), threads);
   const Matmul<T>& p = problem;
   if (p.M == 0 || p.N == 0) return;
   const KernelsOf<T>& kernel = kernels().of<T>();

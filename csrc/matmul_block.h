@@ -17,10 +17,14 @@ constexpr int COL_SUM_TILES = 16;
 inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 // Memory that a thread keeps between calls. Its size has a bound, see the sums of the blocks.
+inline ScratchBuffer& scratch_buffer(int which) {
+  static thread_local ScratchBuffer buffers[4];
+  return buffers[which];
+}
+
 template <class S>
 S* scratch(int which, Index count) {
-  static thread_local ScratchBuffer buffers[4];
-  return static_cast<S*>(buffers[which].at_least(count * Index(sizeof(S))));
+  return static_cast<S*>(scratch_buffer(which).at_least(count * Index(sizeof(S))));
 }
 
 // Whether the tile cannot, or should not, read a block of A with K elements along where it is.
@@ -121,9 +125,11 @@ class BlockedMatmul {
 
   // Where sums stay between blocks of K and between calls.
   void use_partial(Range rows, Range cols, bool waits) {
+    partial_row = partial_col = 0;
     if (waits) {
-      S* wait = scratch<S>(2, BLOCK_PARTIAL_M * BLOCK_N<S>);
-      partial = {wait - rows.begin * BLOCK_N<S> - cols.begin, BLOCK_N<S>, 1};
+      partial = {scratch<S>(2, BLOCK_PARTIAL_M * BLOCK_N<S>), BLOCK_N<S>, 1};
+      partial_row = rows.begin;
+      partial_col = cols.begin;
     } else if constexpr (sums_fit_c) {
       partial = {reinterpret_cast<S*>(p.c.data), p.c.row_stride, 1};
     } else {
@@ -199,12 +205,16 @@ class BlockedMatmul {
     }
   }
 
+  // The sums of (m, n) where they wait.
+  S* partial_at(Index m, Index n) const {
+    return partial.from_row(m - partial_row).data + n - partial_col;
+  }
+
   // Gives finished sums to the one who takes them, if somebody does.
   void hand_over(Range rows, Range cols) const {
     if (p.taker == nullptr || !last_k_block) return;
     p.taker->take(*p.taker, p.c.data + rows.begin * p.c.row_stride + cols.begin, p.c.row_stride,
-                  rows.size(), cols.size(),
-                  partial.data + rows.begin * partial.row_stride + cols.begin, partial.row_stride);
+                  rows.size(), cols.size(), partial_at(rows.begin, cols.begin), partial.row_stride);
   }
 
   // The part of a tile's store that is the same for all tiles from row m on.
@@ -224,7 +234,7 @@ class BlockedMatmul {
 
   // Sets the pointers of a tile at (m, n); what is kept per column begins at `begin`.
   void point_at(TileStore<T>& out, Index m, Index n, Index begin) const {
-    out.partial = partial ? partial.data + m * partial.row_stride + n : nullptr;
+    out.partial = partial ? partial_at(m, n) : nullptr;
     out.c = p.c.data + m * p.c.row_stride + n;
     out.col_bias = col_bias ? col_bias + (n - begin) : nullptr;
     out.mask = p.mask ? p.mask.data + m * p.mask.row_stride + n : nullptr;
@@ -255,6 +265,7 @@ class BlockedMatmul {
   S* col_bias = nullptr;
   S* tile_col_sum = nullptr;
   Matrix<S> partial;
+  Index partial_row = 0, partial_col = 0;  // the element of C that `partial` begins with
   bool first_k_block = true, last_k_block = true;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <vector>
 
 #include "kernels.h"
@@ -17,9 +18,7 @@ double fma_rate(int threads, double seconds) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
   const KernelsOf<T>& kernel = kernels().of<T>();
-  double total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-  {
+  const auto median_rate = [&] {
     std::vector<double> rates;
     const auto begin = Clock::now();
     do {
@@ -29,8 +28,14 @@ double fma_rate(int threads, double seconds) {
     } while (since(begin) < seconds);
     const auto middle = rates.begin() + std::ptrdiff_t(rates.size() / 2);
     std::nth_element(rates.begin(), middle, rates.end());
-    total += *middle;
+    return *middle;
+  };
+  std::vector<std::future<double>> others;
+  for (int thread = 1; thread < threads; ++thread) {
+    others.push_back(std::async(std::launch::async, median_rate));
   }
+  double total = median_rate();
+  for (auto& other : others) total += other.get();
   return total;
 }
 

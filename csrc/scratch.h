@@ -22,6 +22,9 @@ class ScratchBuffer {
     return static_cast<T*>(data_);
   }
 
+  // Gives the memory back where it is more than `bytes`.
+  void keep_at_most(Index bytes);
+
  private:
   void* data_ = nullptr;
   Index bytes_ = 0;

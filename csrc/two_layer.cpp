@@ -6,7 +6,7 @@
 
 #include "kernels.h"
 #include "matmul.h"
-#include "parallel.h"
+#include "threads.h"
 #include "scratch.h"
 
 namespace twolayer {
@@ -32,13 +32,24 @@ Matrix<T> row_major(T* data, Index cols) {
   return {data, cols, 1};
 }
 
-// Memory for `rows` x `cols`, kept by the calling thread for its next call.
+ScratchBuffer& hidden_buffer(int which) {
+  static thread_local ScratchBuffer buffers[2];
+  return buffers[which];
+}
+
+// Memory for `rows` x `cols` until the calling thread asks again.
 template <class T>
 Matrix<T> hidden_scratch(int which, Index rows, Index cols, bool columns_first) {
-  static thread_local ScratchBuffer buffers[2];
-  T* data = static_cast<T*>(buffers[which].at_least(rows * cols * Index(sizeof(T))));
+  T* data = static_cast<T*>(hidden_buffer(which).at_least(rows * cols * Index(sizeof(T))));
   return columns_first ? Matrix<T>{data, 1, rows} : Matrix<T>{data, cols, 1};
 }
+
+// At the end of a call, keeps what the next one is likely to need and gives back the rest.
+struct TrimHiddenScratch {
+  ~TrimHiddenScratch() {
+    for (int which : {0, 1}) hidden_buffer(which).keep_at_most(2 * HIDDEN_BYTES);
+  }
+};
 
 // Calls fn(range, part) for parts of [0, rows) on several threads.
 template <class Fn>
@@ -147,6 +158,7 @@ void linear_relu_forward(const LinearReluForward<T>& f, int threads) {
 
 template <class T>
 void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
+  const TrimHiddenScratch trim;
   const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
   const Matrix<T> y = row_major(f.y, out);
   const Index chunk = f.a ? f.shape.batch : chunk_rows(f.shape.batch, hidden, sizeof(T));
@@ -161,6 +173,7 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
 
 template <class T>
 void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
+  const TrimHiddenScratch trim;
   const Index in = f.in_features, out = f.out_features;
   const Index chunk = chunk_rows(f.batch, out, sizeof(T));
   WeightGradient<T> grad_w(f.grad_w, out, in, chunk < f.batch);
@@ -186,6 +199,7 @@ void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
 
 template <class T>
 void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
+  const TrimHiddenScratch trim;
   const Index batch = f.shape.batch, in = f.shape.in_features;
   const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
   const bool first_layer = f.grad_x || f.grad_w1 || f.grad_b1;

@@ -396,7 +396,7 @@ def test_ctrl_c_ends_it_soon_and_whole():
         fit(model, task.x, task.y, steps=10_000_000, optimizer=optimizer, loss="mse_mean")
     late = time.perf_counter() - sent[0]
     sender.join()
-    assert late < 0.3  # 0.1 on an idle machine
+    assert late < 1  # 0.1 on an idle machine
     taken = len(caught.value.losses)
     assert optimizer.state[model.linear1.weight]["step"] == taken > 0
     again, _ = make_pair(task)
@@ -619,4 +619,4 @@ fit(model, x, y, steps=1, lr=0.1)
 print(1e3 * (time.perf_counter() - start))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 50  # milliseconds; 5 on an idle machine
+    assert float(done.stdout) < 1000  # milliseconds; 5 on an idle machine, see the benches

@@ -128,13 +128,13 @@ def fault_in(imported: str, room: str, own: str) -> str | None:
         return None
     if target in twolayer_kernels.__all__:  # a public name stands where it is made
         target = getattr(twolayer_kernels, target).__module__.split(".")[1]
+    if target == room:
+        return None
     if target == "numpy":
         return None if room in MAY_USE_NUMPY else "the NumPy front end is for the command line"
     if room in STANDS_ON or target == "_cpu":
         fine = target in STANDS_ON.get(room, ())
         return None if fine else f"{room} stands on {STANDS_ON.get(room, 'other rooms')}"
-    if target == room:
-        return None
     if target not in ORDER or room not in ORDER:
         return "it has no place in the order of rooms"
     return None if ORDER.index(room) < ORDER.index(target) else "it stands above"

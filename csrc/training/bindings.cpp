@@ -170,8 +170,9 @@ class TypedTraining : public AnyTraining {
     steps.seconds = a.seconds;
     steps.stop_at_nonfinite = a.stop_at_nonfinite;
     double* losses = a.losses.mutable_data();
-    py::gil_scoped_release release;
-    return training->run(data, steps, losses);
+    Outcome outcome;
+    without_gil([&] { outcome = training->run(data, steps, losses); });
+    return outcome;
   }
 
  private:

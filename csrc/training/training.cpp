@@ -6,9 +6,10 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "../board.h"
 #include "../kernels.h"
 #include "../matmul.h"
-#include "../parallel.h"
+#include "../threads.h"
 #include "../two_layer.h"
 
 namespace twolayer {
@@ -405,7 +406,8 @@ template <class T>
 Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double* losses) {
   Outcome outcome;
   if (steps.count == 0) return outcome;
-  const double end = now() + steps.seconds;
+  const Index end = now() + Index(std::min(steps.seconds, 1e9) * 1e9);
+  const PoolRun together(int(slices.size()));
   take_samples(data, steps, 0, batches[current]);
   on_threads(Index(slices.size()), [&](Index i) { bring_in(data, steps, 0, batches[current], i); });
   while (outcome.done < steps.count && (outcome.done == 0 || now() < end)) {

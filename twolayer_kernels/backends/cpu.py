@@ -17,7 +17,13 @@ Gradient = Tensor | None
 CHECKS_ARGUMENTS = True
 ADDS_TO_MAIN_GRAD = False
 
-_cpu.use_exchange_api(torch.Tensor.__dlpack_c_exchange_api__)
+try:
+    _cpu.use_exchange_api(torch.Tensor.__dlpack_c_exchange_api__)
+except AttributeError as error:
+    raise ImportError(
+        f"twolayer_kernels reads tensors as torch 2.11 and newer hand them out, got torch"
+        f" {torch.__version__}"
+    ) from error
 
 _DTYPES = {
     torch.float32: _cpu.DType.float32,

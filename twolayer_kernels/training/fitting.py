@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from ..engine import Batches, Chunk, NonFiniteLoss, Samples
+from ..engine import Batches, Chunk, Held, NonFiniteLoss, Samples, Source, Walk
 from . import losses as known_losses
 from .data import draw_from, samples_of
 from .networks import WRITE_THE_LOOP, network_of
 from .optimizers import BY_NAME, Movers
 from .progress import Bar
 from .running import Run
-from .schedules import Schedule, schedule_of
+from .schedules import schedule_of
 
 Callback = Callable[[int, Tensor], Any]
 
@@ -155,22 +155,21 @@ def fit(
         for name, given in (("y", y), ("sample_weight", sample_weight), ("batch_size", batch_size)):
             if given is not None:
                 raise ValueError(f"fit: {name} comes from the DataLoader, got it besides")
-        source: _Source = _Loader(x, lambda *batch: samples_of(network, told_loss, *batch))
+        source: Source = _Loader(x, lambda *batch: samples_of(network, told_loss, *batch))
     else:
         samples = samples_of(network, told_loss, x, y, sample_weight)
         if len(samples.x) == 0:
             raise ValueError("fit: x must hold samples, got none")
         draw = draw_from(generator) if shuffle else None
-        source = _Held(samples, Batches(len(samples.x), batch_size, draw))
+        source = Held(samples, Batches(len(samples.x), batch_size, draw))
     if epochs is not None:
         steps = epochs * source.per_epoch
     assert steps is not None
     every = callback_every or (source.per_epoch if epochs is not None else max(1, steps // 100))
-    walk = _Walk(run, plan, source, steps, callback, every)
     with Bar(steps) if progress else nullcontext() as bar:
-        walk.told = (lambda done, loss: None) if bar is None else bar.told
+        told = (lambda done, loss: None) if bar is None else bar.told
         try:
-            walk.go()
+            Walk(run, plan, source, steps, callback, every, told).go()
         except BaseException as error:
             seen = isinstance(error, NonFiniteLoss)
             error.losses = run.losses(seen)  # type: ignore[attr-defined]
@@ -178,35 +177,7 @@ def fit(
     return run.losses()
 
 
-class _Source:
-    """Where the samples of each step come from."""
-
-    per_epoch: int
-
-    def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
-        raise NotImplementedError
-
-    def give_back(self, steps: int) -> None: ...
-
-
-class _Held(_Source):
-    """Samples that are all there."""
-
-    def __init__(self, samples: Samples, batches: Batches) -> None:
-        self._samples, self._batches = samples, batches
-        self.per_epoch = batches.per_epoch
-
-    def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
-        while begin < end:
-            chunk = self._batches.chunk(begin, end)
-            yield self._samples, chunk
-            begin += len(chunk.first)
-
-    def give_back(self, steps: int) -> None:
-        self._batches.give_back(steps)
-
-
-class _Loader(_Source):
+class _Loader(Source):
     """Batches as a loader hands them out, each a step; it is begun again at its end."""
 
     def __init__(self, loader: Iterable[Any], read: Callable[..., Samples]) -> None:
@@ -234,62 +205,3 @@ class _Loader(_Source):
                 raise TypeError("fit: the DataLoader must hand out pairs (x, y) or (x, y, weight)")
             samples = self._read(*batch, *([None] if len(batch) == 2 else []))
             yield samples, Batches(len(samples.x), None, None).chunk(0, 1)._replace(begin=step)
-
-
-class _Walk:
-    """The steps of one ``fit``, in chunks between which others have their say."""
-
-    told: Callable[[int, float], None]
-
-    def __init__(
-        self,
-        run: Run,
-        plan: Schedule,
-        source: _Source,
-        steps: int,
-        callback: Callback | None,
-        every: int,
-    ) -> None:
-        self._run, self._plan, self._source = run, plan, source
-        self._steps, self._callback, self._every = steps, callback, every
-
-    def _next_stop(self, begin: int) -> int:
-        """The step before which somebody else comes next."""
-        stops = [self._steps]
-        if self._callback is not None:
-            stops.append((begin // self._every + 1) * self._every)
-        if self._plan.by_epoch:
-            per_epoch = self._source.per_epoch
-            stops.append((begin // per_epoch + 1) * per_epoch)
-        if self._plan.longest is not None:
-            stops.append(begin + self._plan.longest)
-        return min(stops)
-
-    def go(self) -> None:
-        done = 0
-        while done < self._steps:
-            end = self._next_stop(done)
-            self._run.read()
-            try:
-                for samples, chunk in self._source.chunks(done, end):
-                    self._take(samples, chunk)
-            finally:
-                done = self._run.taken
-                self._run.write_back()
-                self._source.give_back(done)
-            if self._plan.by_epoch and done % self._source.per_epoch == 0:
-                mean = self._run.losses()[-self._source.per_epoch :].mean()
-                self._plan.epoch_ends(float(mean))
-            calls = done % self._every == 0 or done == self._steps
-            if self._callback is not None and calls and self._callback(done, self._run.losses()):
-                break
-
-    def _take(self, samples: Samples, chunk: Chunk) -> None:
-        begin, count = self._run.taken, len(chunk.first)
-        rates = self._plan.rates(begin, count)
-        if rates is None and self._callback is not None:  # which may have changed them
-            rates = self._run.movers.constant_rates(count)
-        try:
-            self._run.take(samples, chunk, rates, lambda done, loss: self.told(begin + done, loss))
-        finally:
-            self._plan.taken(self._run.taken - begin)

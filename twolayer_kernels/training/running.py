@@ -121,6 +121,9 @@ class Run:
             )
         return self._training
 
+    def constant_rates(self, count: int) -> Reals:
+        return self.movers.constant_rates(count)
+
     def take(
         self,
         samples: Samples,

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..engine import Reals
+from ..engine import ByFunction, Reals, Schedule
 from .optimizers import Movers
 
 # Steps for which a scheduler is asked ahead; it is put back where fewer are taken.
 _AHEAD = 256
-
-
-class Schedule:
-    """No schedule at all, and what the others change of it."""
-
-    longest: int | None = None  # chunk of steps
-    by_epoch = False
-
-    def __init__(self, movers: Movers) -> None:
-        self.movers = movers
-
-    def rates(self, begin: int, count: int) -> Reals | None:
-        """For the steps ``begin .. begin + count``; ``None``: as the optimizer's groups say."""
-        return None
-
-    def taken(self, steps: int) -> None:
-        """So many of those steps were taken."""
-
-    def epoch_ends(self, mean_loss: float) -> None: ...
-
-
-class ByFunction(Schedule):
-    """The learning rate as a function of the step, for all groups."""
-
-    def __init__(self, movers: Movers, function: Callable[[int], float]) -> None:
-        super().__init__(movers)
-        self._function = function
-
-    def rates(self, begin: int, count: int) -> Reals:
-        rates = self.movers.constant_rates(count)
-        rates[:, :, 0] = np.array([float(self._function(begin + i)) for i in range(count)])[:, None]
-        return rates
 
 
 class ByStep(Schedule):
@@ -55,8 +21,7 @@ class ByStep(Schedule):
     longest = _AHEAD
 
     def __init__(self, movers: Movers, scheduler: LRScheduler) -> None:
-        super().__init__(movers)
-        self._scheduler = scheduler
+        self._movers, self._scheduler = movers, scheduler
         self._ahead = 0
 
     def rates(self, begin: int, count: int) -> Reals:
@@ -64,14 +29,14 @@ class ByStep(Schedule):
         self._before = copy.deepcopy(self._scheduler.state_dict())
         self._groups = [
             {key: value for key, value in group.items() if key != "params"}
-            for group in self.movers.optimizer.param_groups
+            for group in self._movers.optimizer.param_groups
         ]
-        return self.movers.rates(count, lambda step: self._scheduler.step())
+        return self._movers.rates(count, lambda step: self._scheduler.step())
 
     def taken(self, steps: int) -> None:
         if steps == self._ahead:
             return
-        for group, before in zip(self.movers.optimizer.param_groups, self._groups, strict=True):
+        for group, before in zip(self._movers.optimizer.param_groups, self._groups, strict=True):
             group.update(before)
         self._scheduler.load_state_dict(self._before)
         for _ in range(steps):
@@ -84,11 +49,10 @@ class ByEpoch(Schedule):
     by_epoch = True
 
     def __init__(self, movers: Movers, scheduler: LRScheduler) -> None:
-        super().__init__(movers)
-        self._scheduler = scheduler
+        self._movers, self._scheduler = movers, scheduler
 
     def rates(self, begin: int, count: int) -> Reals:
-        return self.movers.constant_rates(count)
+        return self._movers.constant_rates(count)
 
     def epoch_ends(self, mean_loss: float) -> None:
         if isinstance(self._scheduler, ReduceLROnPlateau):
@@ -109,7 +73,7 @@ def schedule_of(schedule: Any, per: str, movers: Movers, optimizer: Optimizer | 
     if per not in ("step", "epoch"):
         raise ValueError(f"fit: schedule_per must be 'step' or 'epoch', got {per!r}")
     if schedule is None:
-        return Schedule(movers)
+        return Schedule()
     if isinstance(schedule, LRScheduler):
         if optimizer is None or schedule.optimizer is not optimizer:
             raise ValueError(
@@ -120,7 +84,7 @@ def schedule_of(schedule: Any, per: str, movers: Movers, optimizer: Optimizer | 
         optimizer._opt_called = True  # type: ignore[attr-defined]  # else it warns of a wrong order
         return ByStep(movers, schedule) if per == "step" else ByEpoch(movers, schedule)
     if callable(schedule):
-        return ByFunction(movers, schedule)
+        return ByFunction(movers.constant_rates, schedule)
     raise TypeError(
         "fit: schedule must be a torch.optim.lr_scheduler or a function of the step, got"
         f" {type(schedule).__name__}"

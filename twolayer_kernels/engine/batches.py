@@ -1,26 +1,16 @@
-"""Runs of the compiled training loop: which samples each step takes, and what stops a run.
-
-Shared by the front ends for torch, NumPy and scikit-learn; knows arrays, not tensors.
-"""
+"""The samples of each step: epochs of batches, each epoch in an order of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _cpu
-
-Training = _cpu.Training
-Mover = dict[str, Any]
 Numbers = NDArray[np.int64]
-Reals = NDArray[np.float64]
 
-# The compiled loop returns after this time, so that Python can look for signals.
-SLICE_SECONDS = 0.05
 # Sample numbers that are drawn ahead of the steps that take them.
 _NUMBERS_AHEAD = 1 << 20
 
@@ -105,78 +95,3 @@ class Batches:
             for _ in range(self._drawn_from, begun):
                 self._draw.permutation(self.samples)
             self._next_epoch = begun
-
-
-class NonFiniteLoss(FloatingPointError):
-    """The loss of a step is no finite number; the parameters are as they were before that step.
-
-    Attributes:
-        step: which step, from 0.
-        losses: of the steps up to this one.
-    """
-
-    step: int
-    losses: Any
-
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(
-            f"the loss of step {step} is {loss}; the parameters are as they were before it. A"
-            ' smaller learning rate may help; nan="continue" goes on in spite of it'
-        )
-        self.step = step
-
-
-def new_training(
-    threads: int,
-    parameters: Sequence[Any],
-    batch: int,
-    optimizer: str,
-    movers: list[Mover | None],
-    loss: str,
-    loss_options: dict[str, Any],
-) -> Training:
-    """An engine over these parameters, which its runs change in place.
-
-    Args:
-        parameters: ``w1, w2, b1, b2``; a weight has a stride of 1, a bias is adjacent or ``None``.
-        batch: the most samples of a step.
-        movers: for each parameter that moves the optimizer's options, its ``states`` (with the
-            parameter's strides, ``None`` where the options need none) and the ``steps`` taken.
-    """
-    w1, w2, b1, b2 = parameters
-    return Training(threads, w1, w2, b1, b2, batch, optimizer, movers, loss, loss_options)
-
-
-def run_chunk(
-    training: Training,
-    samples: Samples,
-    chunk: Chunk,
-    rates: Reals | None,
-    losses: Reals,
-    stop_at_nonfinite: bool,
-) -> Iterator[int]:
-    """Takes the chunk's steps; yields, after each slice of time, how many are done.
-
-    Args:
-        rates: learning rate and momentum of each step and parameter, ``(steps, 4, 2)``.
-        losses: of the chunk's steps, to be written.
-
-    Raises:
-        NonFiniteLoss: a step's loss is no finite number.
-    """
-    count, done = len(chunk.first), 0
-    while done < count:
-        taken, nonfinite = training.run(
-            *samples,
-            chunk.order,
-            chunk.first[done:],
-            chunk.size[done:],
-            None if rates is None else rates[done:],
-            losses[done:],
-            SLICE_SECONDS,
-            stop_at_nonfinite,
-        )
-        done += taken
-        yield done
-        if nonfinite:
-            raise NonFiniteLoss(chunk.begin + done, float(losses[done]))

@@ -1,10 +1,4 @@
-"""The fused kernels on NumPy arrays; torch is neither needed nor imported.
-
-Weights are ``(out, in)`` as in ``torch.nn.Linear``; for weights kept as
-``(in, out)`` pass their transposed view, ``w.T``, which copies nothing. The
-functions run on ``OMP_NUM_THREADS`` threads, else on one per processor;
-``set_num_threads`` changes it.
-"""
+"""Forward and backward on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -14,40 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _cpu
-from .checks import ArrayChecks, check_needs
+from .. import _cpu
+from ..checks import ArrayChecks, check_needs
+from .threads import get_num_threads
 
 Array = NDArray[Any]
 Gradient = Array | None
 
-_DTYPES = {
+DTYPES = {
     np.dtype(np.float32): _cpu.DType.float32,
     np.dtype(np.float64): _cpu.DType.float64,
     np.dtype(np.float16): _cpu.DType.float16,
 }
-_CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(_DTYPES))
-_threads = _cpu.default_threads()
+CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(DTYPES))
 
 
-def set_num_threads(threads: int) -> None:
-    """How many threads the functions of this module may use from now on.
-
-    Raises:
-        TypeError, ValueError: ``threads`` is no int, or below 1.
-    """
-    global _threads
-    if isinstance(threads, bool) or not isinstance(threads, int):
-        raise TypeError(f"threads must be an int, got {type(threads).__name__}")
-    if threads < 1:
-        raise ValueError(f"threads must be >= 1, got {threads}")
-    _threads = threads
-
-
-def get_num_threads() -> int:
-    return _threads
-
-
-def _regular(array: Array) -> Array:
+def regular(array: Array) -> Array:
     """``array``, or a copy where its elements do not lie whole elements apart."""
     itemsize = array.itemsize
     if array.flags.aligned and all(stride % itemsize == 0 for stride in array.strides):
@@ -59,7 +35,7 @@ def _matrix(array: Array) -> Array:
     """``array`` with its leading dimensions as one."""
     if array.ndim != 2:
         array = array.reshape(prod(array.shape[:-1]), array.shape[-1])
-    return _regular(array)
+    return regular(array)
 
 
 def _new(shape: tuple[int, ...], like: Array, wanted: bool) -> Gradient:
@@ -91,10 +67,12 @@ def linear_relu(x: Array, w: Array, b: Array | None = None) -> Array:
         >>> linear_relu(np.array([[1.0, -2.0]]), np.eye(2))
         array([[1., 0.]])
     """
-    _CHECKS.linear_relu(x, w, b)
+    CHECKS.linear_relu(x, w, b)
     rows = _matrix(x)
     a = np.empty((rows.shape[0], w.shape[0]), x.dtype)
-    _cpu.linear_relu_forward(_threads, rows, _regular(w), None if b is None else _regular(b), a)
+    _cpu.linear_relu_forward(
+        get_num_threads(), rows, regular(w), None if b is None else regular(b), a
+    )
     return a if x.ndim == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
 
@@ -130,16 +108,16 @@ def linear_relu_backward(
     """
     op = "linear_relu_backward"
     check_needs(op, needs, ("x", "w", "b"))
-    _CHECKS.linear_relu(x, w, None)
+    CHECKS.linear_relu(x, w, None)
     out_features = w.shape[0]
     for name, value in (("grad_a", grad_a), ("a", a)):
-        _CHECKS.like(op, name, value, x, (*x.shape[:-1], out_features))
+        CHECKS.like(op, name, value, x, (*x.shape[:-1], out_features))
     rows = _matrix(x)
     grad_x = _new(rows.shape, x, needs[0])
     grad_w = _new(w.shape, x, needs[1])
     grad_b = _new((out_features,), x, needs[2])
     _cpu.linear_relu_backward(
-        _threads, _matrix(grad_a), rows, _regular(w), _matrix(a), grad_x, grad_w, grad_b
+        get_num_threads(), _matrix(grad_a), rows, regular(w), _matrix(a), grad_x, grad_w, grad_b
     )
     return _with_shape(grad_x, x.shape), grad_w, grad_b
 
@@ -147,18 +125,18 @@ def linear_relu_backward(
 def _forward(
     x: Array, w1: Array, w2: Array, b1: Array | None, b2: Array | None, keep_activation: bool
 ) -> tuple[Array, Gradient]:
-    _CHECKS.two_layer(x, w1, w2, b1, b2)
+    CHECKS.two_layer(x, w1, w2, b1, b2)
     rows = _matrix(x)
     batch, (out_features, hidden_features) = rows.shape[0], w2.shape
     a: Gradient = None
-    if keep_activation and _cpu.features_first(_DTYPES[x.dtype], batch, hidden_features):
+    if keep_activation and _cpu.features_first(DTYPES[x.dtype], batch, hidden_features):
         a = np.empty((hidden_features, batch), x.dtype).T
     elif keep_activation:
         a = np.empty((batch, hidden_features), x.dtype)
     y = np.empty((batch, out_features), x.dtype)
-    b1 = None if b1 is None else _regular(b1)
-    b2 = None if b2 is None else _regular(b2)
-    _cpu.two_layer_forward(_threads, rows, _regular(w1), _regular(w2), b1, b2, a, y)
+    b1 = None if b1 is None else regular(b1)
+    b2 = None if b2 is None else regular(b2)
+    _cpu.two_layer_forward(get_num_threads(), rows, regular(w1), regular(w2), b1, b2, a, y)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], out_features), a
 
 
@@ -248,13 +226,13 @@ def two_layer_backward(
     """
     op = "two_layer_backward"
     check_needs(op, needs, ("x", "w1", "w2", "b1", "b2"))
-    _CHECKS.two_layer(x, w1, w2, b1, None)
+    CHECKS.two_layer(x, w1, w2, b1, None)
     rows = _matrix(x)
     out_features, hidden_features = w2.shape
-    _CHECKS.like(op, "grad_y", grad_y, x, (*x.shape[:-1], out_features))
+    CHECKS.like(op, "grad_y", grad_y, x, (*x.shape[:-1], out_features))
     if a is not None:
-        _CHECKS.like(op, "a", a, x, (rows.shape[0], hidden_features))
-        a = _regular(a)
+        CHECKS.like(op, "a", a, x, (rows.shape[0], hidden_features))
+        a = regular(a)
         if a.itemsize not in a.strides:
             a = np.ascontiguousarray(a)
     grad_x = _new(rows.shape, x, needs[0])
@@ -263,12 +241,12 @@ def two_layer_backward(
     grad_b1 = _new((hidden_features,), x, needs[3])
     grad_b2 = _new((out_features,), x, needs[4])
     _cpu.two_layer_backward(
-        _threads,
+        get_num_threads(),
         _matrix(grad_y),
         rows,
-        _regular(w1),
-        _regular(w2),
-        None if b1 is None else _regular(b1),
+        regular(w1),
+        regular(w2),
+        None if b1 is None else regular(b1),
         a,
         grad_x,
         grad_w1,

@@ -1,0 +1,91 @@
+// Where a caller lays out the parts of its work, and whoever is there claims them.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <exception>
+
+#include "float_mode.h"
+#include "types.h"
+
+namespace twolayer {
+
+// A function of the part, behind pointers.
+struct Work {
+  void (*call)(void* fn, Index part) = nullptr;
+  void* fn = nullptr;
+};
+
+// Nanoseconds on a steady clock.
+inline Index now() {
+  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
+
+// Tells the processor that this thread waits in a loop.
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Sleeps while `word` holds `value`, or wakes up for no reason.
+void sleep_while(std::atomic<int>& word, int value);
+// Wakes whoever sleeps on `word`.
+void wake(std::atomic<int>& word);
+
+// Gives the processor away where others want it, but not more often than this thread has run for
+// about a millisecond: the scheduler then takes it away between two parts and not inside one.
+class Yielding {
+ public:
+  void between_parts();
+  void has_slept() { since = now(); }
+
+ private:
+  Index since = now();
+};
+
+// The parts of one piece of work at a time. Each is a bit that a thread clears to claim the part,
+// so nobody waits for a thread that comes late; it finds nothing to claim, or parts of the next
+// work. Only claimed parts are waited for.
+class alignas(64) Board {
+ public:
+  // Lays out `parts` of `work`, to be followed by finish(); `error` gets an exception of a part.
+  void lay_out(Index parts, Work work, std::exception_ptr& error);
+
+  // Claims and runs what is left, then waits for what others hold. Called by whoever laid out.
+  void finish();
+
+  // Claims and runs a part, thread `own`'s if it is still there; whether there was one.
+  bool serve(Index own);
+
+  bool anything_left() const;
+
+  // Nanoseconds that finish() has waited for others.
+  Index waited = 0;
+
+  // No parts, as in the beginning: for the child of a fork.
+  void clear();
+
+ private:
+  static constexpr int WORDS = 4, BITS = 64;
+
+  Index claim(Index own);
+  void run(Index unit);
+  void wait_for(int count);
+
+  Work work;
+  Index parts = 0, units = 0;  // a unit is one part, or several neighbours where there are many
+  FloatMode mode;
+  std::exception_ptr* error = nullptr;
+  std::atomic<bool> failed{false};
+  alignas(64) std::atomic<std::uint64_t> left[WORDS] = {};
+  alignas(64) std::atomic<int> done{0};  // units that others than the caller have run
+  std::atomic<bool> caller_sleeps{false};
+};
+
+// Whether the calling thread is inside a part.
+bool inside_part();
+
+}  // namespace twolayer

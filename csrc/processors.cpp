@@ -1,0 +1,113 @@
+#include "processors.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <thread>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace twolayer {
+
+namespace {
+
+constexpr double NO_LIMIT = std::numeric_limits<double>::infinity();
+
+std::atomic<int> known{0};
+
+// cpu.max of version 2: "max 100000" or "150000 100000", microseconds of each period.
+double quota_v2(const std::string& directory) {
+  std::ifstream file(directory + "/cpu.max");
+  double quota, period;
+  return file >> quota >> period && period > 0 ? quota / period : NO_LIMIT;
+}
+
+double quota_v1(const std::string& directory) {
+  double quota, period;
+  std::ifstream quota_file(directory + "/cpu.cfs_quota_us");
+  std::ifstream period_file(directory + "/cpu.cfs_period_us");
+  const bool limited = quota_file >> quota && period_file >> period && quota > 0 && period > 0;
+  return limited ? quota / period : NO_LIMIT;
+}
+
+// The smallest quota of a group and of those around it.
+template <class Quota>
+double smallest(const std::string& root, std::string group, Quota quota) {
+  double least = quota(root);
+  while (!group.empty()) {
+    least = std::min(least, quota(root + group));
+    group.resize(group.rfind('/') == std::string::npos ? 0 : group.rfind('/'));
+  }
+  return least;
+}
+
+int affinity() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  return int(std::thread::hardware_concurrency());
+}
+
+int count_processors() {
+  double quota = NO_LIMIT;
+  std::ifstream file("/proc/self/cgroup");
+  if (file) {
+    std::ostringstream own;
+    own << file.rdbuf();
+    quota = processor_quota("/sys/fs/cgroup", own.str());
+  }
+  return std::max(1, int(std::min<double>(affinity(), std::ceil(quota))));
+}
+
+}  // namespace
+
+double processor_quota(const std::string& root, const std::string& own) {
+  double least = NO_LIMIT;
+  std::istringstream lines(own);
+  for (std::string line; std::getline(lines, line);) {  // "0::/group" or "4:cpu,cpuacct:/group"
+    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string group = line.substr(second + 1);
+    if (controllers == ",,") {
+      least = std::min(least, smallest(root, group, quota_v2));
+    } else if (controllers.find(",cpu,") != std::string::npos) {
+      least = std::min(least, smallest(root + "/cpu", group, quota_v1));
+    }
+  }
+  return least;
+}
+
+int processors() {
+  int count = known.load(std::memory_order_relaxed);
+  if (count == 0) {
+    count = count_processors();
+    known.store(count, std::memory_order_relaxed);
+  }
+  return count;
+}
+
+int default_threads() {
+  const char* asked = std::getenv("OMP_NUM_THREADS");
+#if defined(_OPENMP)
+  const int told = omp_get_max_threads();
+  return asked != nullptr ? told : std::min(told, processors());
+#else
+  const int told = asked == nullptr ? 0 : std::atoi(asked);
+  return told > 0 ? told : processors();
+#endif
+}
+
+void forget_processors() { known.store(0, std::memory_order_relaxed); }
+
+}  // namespace twolayer

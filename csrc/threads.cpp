@@ -1,0 +1,200 @@
+#include "threads.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include <pthread.h>
+
+#include "processors.h"
+
+namespace twolayer {
+
+namespace {
+
+// What the calling thread is in the middle of.
+struct State {
+  Board* board = nullptr;  // of the region or run that it is in
+  bool pooled = false;     // whether the pool's workers watch that board
+  Neighbour neighbour = Neighbour::torch;
+};
+thread_local State state;
+
+// Lays the parts out on the board of the region that this thread is in.
+void run_on_board(Index parts, Work work) {
+  std::exception_ptr error;
+  state.board->lay_out(parts, work, error);
+  if (state.pooled) Lease::call(parts);
+  state.board->finish();
+  if (error) std::rethrow_exception(error);
+}
+
+void one_after_the_other(Index parts, Work work) {
+  for (Index part = 0; part < parts; ++part) work.call(work.fn, part);
+}
+
+// Runs fn() with `board` as this thread's.
+template <class Fn>
+void with_board(Board* board, bool pooled, Fn fn) {
+  struct Restore {
+    State before = state;
+    ~Restore() { state = before; }
+  } restore;
+  state.board = board;
+  state.pooled = pooled;
+  fn();
+}
+
+template <class Fn>
+void with_pool(Index threads, Fn fn) {
+  const Lease lease(threads, false);
+  with_board(lease.board(), true, fn);
+}
+
+// What TWOLAYER_THREADS names; empty for the choice by the rule.
+const std::string& named_engine() {
+  static const std::string name = [] {
+    const char* text = std::getenv("TWOLAYER_THREADS");
+    return std::string(text == nullptr ? "" : text);
+  }();
+  return name;
+}
+
+#if defined(_OPENMP)
+
+// The pool takes the team's place for a while when one of the team came late: a thread that loses
+// its processor to another program returns after a scheduler's slice, some 3 ms. The while grows
+// as long as that goes on. It matters little where a hiccup of an idle machine is taken for it.
+constexpr Index LATE = 2'000'000, FIRST_HOLD = 20'000'000, LONGEST_HOLD = 500'000'000;
+std::atomic<Index> pool_until{0}, hold{0};
+
+void tell_wait(Index worked, Index waited) {
+  if (waited < LATE + worked + worked / 2) return;
+  const Index before = hold.load(), end = now();
+  const bool goes_on = before > 0 && end < pool_until.load() + FIRST_HOLD;
+  hold.store(goes_on ? std::min(2 * before, LONGEST_HOLD) : FIRST_HOLD);
+  pool_until.store(end + hold.load());
+}
+
+// One team at a time: those of several callers would take each other's processors.
+std::atomic<bool> team_taken{false};
+
+bool take_team(Index parts) {
+  if (forked() || omp_in_parallel()) return false;  // in a child OpenMP would wait for ever
+  const int threads = omp_get_max_threads();
+  if (threads < 2 || threads < parts) return false;
+  if (!named_engine().empty() && named_engine() != "openmp") return false;
+  // OpenMP ends the process where it cannot make its threads.
+  const bool suits = state.neighbour == Neighbour::torch && threads <= processors() &&
+                     now() >= pool_until.load(std::memory_order_relaxed);
+  return (suits || !named_engine().empty()) && !team_taken.exchange(true);
+}
+
+// Always the whole team, as torch has it: OpenMP ends and makes threads when the number changes.
+template <class Fn>
+void with_team(Fn fn) {
+  const int threads = omp_get_max_threads();
+  Board board;
+  std::atomic<bool> ended{false};
+  std::exception_ptr error;
+  make_room_for(threads);
+  const Index start = now();
+  Index end = start;
+#pragma omp parallel
+  {
+    if (omp_get_thread_num() == 0) {
+      try {
+        with_board(&board, false, fn);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      end = now();
+      ended.store(true, std::memory_order_release);
+    } else {
+      const FloatMode own_mode = FloatMode::current();
+      const int thread = omp_get_thread_num();
+      while (!ended.load(std::memory_order_acquire)) {
+        if (!board.serve(thread)) pause();
+      }
+      own_mode.enter();
+    }
+  }
+  const Index gathered = now();
+  team_taken.store(false);
+  make_room_for(-threads);
+  tell_wait(end - start - board.waited, board.waited + gathered - end);
+  if (error) std::rethrow_exception(error);
+}
+
+#endif
+
+template <class Fn>
+void with_engine(Index parts, Fn fn) {
+#if defined(_OPENMP)
+  if (take_team(parts)) return with_team(fn);
+#endif
+  with_pool(parts, fn);
+}
+
+}  // namespace
+
+void run_parts(Index parts, Work work) {
+  if (inside_part()) return one_after_the_other(parts, work);
+  const auto run = [&] {
+    if (state.board == nullptr) return one_after_the_other(parts, work);
+    run_on_board(parts, work);
+  };
+  if (state.board != nullptr) return run();
+  with_engine(parts, run);
+}
+
+void run_in_one_region(Index threads, Work body) {
+  const auto run = [&] { body.call(body.fn, 0); };
+  if (inside_part() || state.board != nullptr || threads < 2) return run();
+  with_engine(threads, run);
+}
+
+void check_engine() {
+#if defined(_OPENMP)
+  const char* const names = "openmp or pool";
+  const bool known = named_engine() == "openmp" || named_engine() == "pool";
+#else
+  const char* const names = "pool";
+  const bool known = named_engine() == "pool";
+#endif
+  if (known || named_engine().empty()) return;
+  throw std::runtime_error(std::string("TWOLAYER_THREADS must be ") + names +
+                           " in this build, got '" + named_engine() + "'");
+}
+
+// The child of a fork inside a run goes on alone.
+const int registered = pthread_atfork(nullptr, nullptr, [] { state = {}; });
+
+PoolRun::PoolRun(int threads) {
+  if (threads < 2 || inside_part() || state.board != nullptr) return;
+  lease.emplace(threads, true);
+  state.board = lease->board();
+  state.pooled = true;
+}
+
+PoolRun::~PoolRun() {
+  if (!lease) return;
+  if (state.board == lease->board()) {
+    state.board = nullptr;
+  } else {
+    lease->forget();
+  }
+}
+
+CalledBeside::CalledBeside(Neighbour neighbour) : before(state.neighbour) {
+  state.neighbour = neighbour;
+}
+
+CalledBeside::~CalledBeside() { state.neighbour = before; }
+
+}  // namespace twolayer

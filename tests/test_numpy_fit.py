@@ -1,0 +1,225 @@
+"""``fit`` and ``step`` on NumPy arrays: the trajectory of torch's loop, state in a dict, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from twolayer_kernels.numpy import fit, step
+
+from .test_imports import in_a_fresh_process
+from .training import CLASSES, OPTIMIZERS, loop, make_pair, make_task
+
+EXACT = 1e-9
+LOSSES = {
+    "mse_sum": {},
+    "mse_mean": {},
+    "cross_entropy": {},
+    "cross_entropy-smooth": {
+        "class_weight": np.linspace(0.5, 2.0, 5),
+        "label_smoothing": 0.2,
+        "ignore_index": 1,
+    },
+    "bce_with_logits": {},
+}
+
+
+def arrays(model):
+    first, second = model.linear1, model.linear2
+    found = [first.weight, second.weight, first.bias, second.bias]
+    return [None if t is None else t.detach().numpy() for t in found]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_trajectory_is_torchs(kind, loss):
+    name, options = OPTIMIZERS[kind]
+    task = make_task(loss)
+    ours, plain = make_pair(task)
+    if loss == "mse_sum" and name == "sgd":
+        options = {**options, "lr": options["lr"] / 50}
+    batches = [(task.x, task.y)] * 40
+    wanted = loop(plain, CLASSES[name](plain.parameters(), **options), task.loss, batches)
+    state = {}
+    found = [
+        fit(
+            task.x.numpy(),
+            task.y.numpy(),
+            *arrays(ours),
+            steps=20,
+            optimizer=name,
+            loss=loss.partition("-")[0],
+            loss_options=LOSSES[loss],
+            state=state,
+            **options,
+        )
+        for _ in range(2)
+    ]
+    np.testing.assert_allclose(np.concatenate(found), wanted.numpy(), rtol=EXACT)
+    assert state["step"] == 40
+    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=EXACT, atol=EXACT)
+
+
+def test_steps_are_a_fit():
+    task = make_task("mse_mean")
+    models = make_pair(task)
+    states = {}, {}
+    options = {"optimizer": "adam", "loss": "mse_mean", "lr": 0.01}
+    x, y = task.x.numpy(), task.y.numpy()
+    single = [step(x, y, *arrays(models[0]), state=states[0], **options) for _ in range(10)]
+    whole = fit(x, y, *arrays(models[1]), steps=10, state=states[1], **options)
+    assert single == whole.tolist()
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        np.testing.assert_array_equal(value, states[1][key])
+
+
+@pytest.mark.parametrize("batch_size", [7, 40])
+def test_mini_batches_follow_the_generator(batch_size):
+    task = make_task("mse_mean")
+    ours, plain = make_pair(task)
+    random, again = np.random.default_rng(3), np.random.default_rng(3)
+    batches = []
+    for _ in range(3):
+        order = again.permutation(len(task.x))
+        for first in range(0, len(order), batch_size):
+            places = torch.from_numpy(order[first : first + batch_size])
+            batches.append((task.x[places], task.y[places]))
+    wanted = loop(plain, torch.optim.SGD(plain.parameters(), lr=0.1), task.loss, batches)
+    found = fit(
+        task.x.numpy(),
+        task.y.numpy(),
+        *arrays(ours),
+        epochs=3,
+        batch_size=batch_size,
+        lr=0.1,
+        loss="mse_mean",
+        rng=random,
+    )
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=EXACT)
+    assert random.integers(1 << 60) == again.integers(1 << 60)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "every-second", "reversed"])
+def test_weights_of_any_strides(layout):
+    task = make_task("mse_mean")
+    ours, plain = make_pair(task)
+    place = {
+        "transposed": lambda a: np.ascontiguousarray(a.T).T,
+        "every-second": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+        "reversed": lambda a: np.ascontiguousarray(a[..., ::-1])[..., ::-1],
+    }[layout]
+    parameters = [place(a) for a in arrays(ours)]
+    reference = torch.optim.Adam(plain.parameters())
+    wanted = loop(plain, reference, task.loss, [(task.x, task.y)] * 10)
+    state = {}
+    found = [
+        fit(
+            task.x.numpy(),
+            task.y.numpy(),
+            *parameters,
+            steps=5,
+            optimizer="adam",
+            loss="mse_mean",
+            state=state,
+        )
+        for _ in range(2)
+    ]
+    np.testing.assert_allclose(np.concatenate(found), wanted.numpy(), rtol=EXACT)
+    for found_array, wanted_array in zip(parameters, arrays(plain), strict=True):
+        np.testing.assert_allclose(found_array, wanted_array, rtol=EXACT, atol=EXACT)
+
+
+def test_a_callback_stops_and_a_schedule_changes():
+    task = make_task("mse_mean")
+    ours, plain = make_pair(task)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+
+    def change(step):
+        optimizer.param_groups[0]["lr"] = 0.1 * 0.9 ** (step + 1)
+
+    wanted = loop(plain, optimizer, task.loss, [(task.x, task.y)] * 6, change)
+    found = fit(
+        task.x.numpy(),
+        task.y.numpy(),
+        *arrays(ours),
+        steps=100,
+        loss="mse_mean",
+        schedule=lambda step: 0.1 * 0.9**step,
+        callback=lambda step, losses: step == 6,
+        callback_every=3,
+    )
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=EXACT)
+
+
+def test_a_loss_that_is_no_number_stops_before_its_step():
+    task = make_task("mse_mean")
+    task.x[35] = float("nan")
+    ours, _ = make_pair(task)
+    parameters = arrays(ours)
+    x, y = task.x.numpy(), task.y.numpy()
+    once = [None if a is None else a.copy() for a in parameters]
+    fit(x[:20], y[:20], *once, steps=1, lr=0.1, loss="mse_mean")
+    with pytest.raises(FloatingPointError, match="step 1 is nan") as caught:
+        fit(x, y, *parameters, epochs=1, batch_size=20, shuffle=False, lr=0.1, loss="mse_mean")
+    assert len(caught.value.losses) == 2
+    for found, wanted in zip(parameters, once, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+X, Y = np.ones((6, 3)), np.ones((6, 2))
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "changes"),
+    [
+        (ValueError, "as many rows, got 6 and 5", {"y": Y[:5]}),
+        (ValueError, r"y must have shape \(6, 2\)", {"y": np.ones((6, 3))}),
+        (TypeError, "y must have x's dtype float64", {"y": Y.astype(np.float32)}),
+        (TypeError, "got list", {"y": [[1.0, 2.0]] * 6}),
+        (ValueError, "got none", {"x": X[:0], "y": Y[:0]}),
+        (TypeError, "int64", {"loss": "cross_entropy"}),
+        (
+            ValueError,
+            "from 0 to 1, got 5 in row 3",
+            {"y": np.array([0, 1, 0, 5, 0, 7]), "loss": "cross_entropy"},
+        ),
+        (ValueError, "sgd, adam, rmsprop, adamw", {"optimizer": "lion"}),
+        (ValueError, "mse_sum, mse_mean", {"loss": "hinge"}),
+        (TypeError, "sgd has no option betas", {"betas": (0.9, 0.9)}),
+        (ValueError, "one of steps and epochs", {"epochs": 2}),
+        (ValueError, "steps must be >= 1, got 0", {"steps": 0}),
+        (TypeError, "steps must be an int", {"steps": 1.5}),
+        (ValueError, r"\(6,\), got \(5,\)", {"sample_weight": np.ones(5)}),
+        (ValueError, "'stop'|stop, continue", {"nan": "ignore"}),
+        (ValueError, "must have shape", {"optimizer": "adam", "state": {"w1.exp_avg": np.ones(3)}}),
+    ],
+)
+def test_bad_input_is_refused_with_nothing_written(error, words, changes):
+    random = np.random.default_rng(0)
+    w1, w2 = random.random((4, 3)), random.random((2, 4))
+    before = w1.copy(), w2.copy()
+    arguments = {"x": X, "y": Y, "steps": 2, "lr": 0.1, **changes}
+    with pytest.raises(error, match=words):
+        fit(arguments.pop("x"), arguments.pop("y"), w1, w2, **arguments)
+    np.testing.assert_array_equal(w1, before[0])
+    np.testing.assert_array_equal(w2, before[1])
+
+
+def test_weights_that_cannot_be_written_are_refused():
+    w1, w2 = np.ones((4, 3)), np.ones((2, 4))
+    w2.flags.writeable = False
+    with pytest.raises(ValueError, match="w2 is trained in place"):
+        fit(X, Y, w1, w2, steps=1)
+
+
+def test_torch_is_not_imported():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np, twolayer_kernels.numpy as tk\n"
+        "w1, w2 = np.ones((4, 3)), np.ones((1, 4))\n"
+        "print(tk.step(np.ones((2, 3)), np.zeros((2, 1)), w1, w2, loss='mse_mean'))"
+    )
+    assert in_a_fresh_process(code) == "144.0"

@@ -1,0 +1,158 @@
+"""The walk over the steps of one training, in chunks between which others have their say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from .batches import Batches, Chunk, Samples
+from .steps import Reals
+
+Told = Callable[[int, float], None]
+
+
+class Run(Protocol):
+    """A network with its optimizer, as a walk sees it."""
+
+    @property
+    def taken(self) -> int:
+        """The steps taken so far."""
+
+    def losses(self) -> Any:
+        """Of these steps: an array or tensor."""
+
+    def constant_rates(self, count: int) -> Reals:
+        """The present learning rates and momenta, for so many steps: ``(count, 4, 2)``."""
+
+    def read(self) -> None:
+        """Takes over what others have written into parameters and states since."""
+
+    def take(self, samples: Samples, chunk: Chunk, rates: Reals | None, told: Told) -> None:
+        """Takes the chunk's steps; ``told`` hears how many are done, and the last one's loss."""
+
+    def write_back(self) -> None:
+        """Leaves parameters and states to others as they are after the steps taken."""
+
+
+class Schedule:
+    """How learning rates change: not at all, and what others make of it."""
+
+    longest: int | None = None  # chunk of steps
+    by_epoch = False
+
+    def rates(self, begin: int, count: int) -> Reals | None:
+        """For the steps ``begin .. begin + count``; ``None``: as the optimizer's groups say."""
+        return None
+
+    def taken(self, steps: int) -> None:
+        """So many of those steps were taken."""
+
+    def epoch_ends(self, mean_loss: float) -> None: ...
+
+
+class ByFunction(Schedule):
+    """The learning rate as a function of the step, for all groups."""
+
+    def __init__(
+        self, constant_rates: Callable[[int], Reals], function: Callable[[int], float]
+    ) -> None:
+        self._constant_rates, self._function = constant_rates, function
+
+    def rates(self, begin: int, count: int) -> Reals:
+        rates = self._constant_rates(count)
+        rates[:, :, 0] = np.array([float(self._function(begin + i)) for i in range(count)])[:, None]
+        return rates
+
+
+class Source:
+    """Where the samples of each step come from."""
+
+    per_epoch: int
+
+    def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
+        raise NotImplementedError
+
+    def give_back(self, steps: int) -> None: ...
+
+
+class Held(Source):
+    """Samples that are all there."""
+
+    def __init__(self, samples: Samples, batches: Batches) -> None:
+        self._samples, self._batches = samples, batches
+        self.per_epoch = batches.per_epoch
+
+    def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
+        while begin < end:
+            chunk = self._batches.chunk(begin, end)
+            yield self._samples, chunk
+            begin += len(chunk.first)
+
+    def give_back(self, steps: int) -> None:
+        self._batches.give_back(steps)
+
+
+class Walk:
+    """The steps of one ``fit``, in chunks between which others have their say.
+
+    Args:
+        callback: called every ``every`` steps and at the end with the steps done and their losses;
+            a true result ends the walk.
+        told: hears of progress: the steps done and the last one's loss.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Schedule,
+        source: Source,
+        steps: int,
+        callback: Callable[[int, Any], Any] | None,
+        every: int,
+        told: Told = lambda done, loss: None,
+    ) -> None:
+        self._run, self._plan, self._source, self._steps = run, plan, source, steps
+        self._callback, self._every, self._told = callback, every, told
+
+    def _next_stop(self, begin: int) -> int:
+        """The step before which somebody else comes next."""
+        stops = [self._steps]
+        if self._callback is not None:
+            stops.append((begin // self._every + 1) * self._every)
+        if self._plan.by_epoch:
+            per_epoch = self._source.per_epoch
+            stops.append((begin // per_epoch + 1) * per_epoch)
+        if self._plan.longest is not None:
+            stops.append(begin + self._plan.longest)
+        return min(stops)
+
+    def go(self) -> None:
+        done = 0
+        while done < self._steps:
+            end = self._next_stop(done)
+            self._run.read()
+            try:
+                for samples, chunk in self._source.chunks(done, end):
+                    self._take(samples, chunk)
+            finally:
+                done = self._run.taken
+                self._run.write_back()
+                self._source.give_back(done)
+            if self._plan.by_epoch and done % self._source.per_epoch == 0:
+                mean = self._run.losses()[-self._source.per_epoch :].mean()
+                self._plan.epoch_ends(float(mean))
+            calls = done % self._every == 0 or done == self._steps
+            if self._callback is not None and calls and self._callback(done, self._run.losses()):
+                break
+
+    def _take(self, samples: Samples, chunk: Chunk) -> None:
+        begin, count = self._run.taken, len(chunk.first)
+        rates = self._plan.rates(begin, count)
+        if rates is None and self._callback is not None:  # which may have changed them
+            rates = self._run.constant_rates(count)
+        try:
+            self._run.take(samples, chunk, rates, lambda done, loss: self._told(begin + done, loss))
+        finally:
+            self._plan.taken(self._run.taken - begin)

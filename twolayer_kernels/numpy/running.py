@@ -1,0 +1,140 @@
+"""One run of steps on arrays: the engine, the optimizer's state, and what is copied back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..engine import Chunk, Mover, Reals, Samples, Training, new_training, run_chunk
+from .network import Array
+from .threads import get_num_threads
+
+State = dict[str, Array]
+
+_NAMES = ("w1", "w2", "b1", "b2")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+def _states(optimizer: str, options: dict[str, Any]) -> tuple[str | None, ...]:
+    """The names of an optimizer's arrays for a parameter; ``None`` where none is needed."""
+    if optimizer == "sgd":
+        return ("momentum_buffer" if options["momentum"] else None,)
+    if optimizer == "rmsprop":
+        return (
+            "square_avg",
+            "momentum_buffer" if options["momentum"] else None,
+            "grad_avg" if options["centered"] else None,
+        )
+    return _MOMENTS if options["amsgrad"] else (*_MOMENTS[:2], None)
+
+
+class _Place:
+    """A parameter, and where the engine moves it: in place, or in a copy that is adjacent."""
+
+    def __init__(self, name: str, array: Array) -> None:
+        if not array.flags.writeable:
+            raise ValueError(f"fit: {name} is trained in place and must be writeable")
+        self.original = array
+        strides = [s for s, n in zip(array.strides, array.shape, strict=True) if n > 1]
+        fits = array.flags.aligned and (not strides or min(strides) == array.itemsize)
+        self.used = array if fits else np.ascontiguousarray(array)
+
+    def read(self) -> None:
+        if self.used is not self.original:
+            self.used[...] = self.original
+
+    def write_back(self) -> None:
+        if self.used is not self.original:
+            self.original[...] = self.used
+
+
+class Run:
+    """Steps of one network on arrays."""
+
+    def __init__(
+        self,
+        parameters: tuple[Array | None, ...],
+        batch: int,
+        optimizer: str,
+        options: dict[str, Any],
+        loss: tuple[str, dict[str, Any]],
+        state: State,
+        stop_at_nonfinite: bool,
+    ) -> None:
+        self._options, self._state, self._stop = options, state, stop_at_nonfinite
+        self._places: list[_Place] = []
+        movers: list[Mover | None] = []
+        used: list[Array | None] = []
+        self._before = int(state.get("step", 0))
+        told = {key: value for key, value in options.items() if key != "betas"}
+        if "betas" in options:
+            told["beta1"], told["beta2"] = options["betas"]
+        for name, array in zip(_NAMES, parameters, strict=True):
+            if array is None:
+                movers.append(None)
+                used.append(None)
+                continue
+            place = _Place(name, array)
+            self._places.append(place)
+            used.append(place.used)
+            states = [
+                None if key is None else self._state_of(f"{name}.{key}", place.used)
+                for key in _states(optimizer, options)
+            ]
+            movers.append({**told, "states": states, "steps": self._before})
+        name, loss_options = loss
+        self._training: Training = new_training(
+            get_num_threads(), used, batch, optimizer, movers, name, loss_options
+        )
+        self._losses: list[Reals] = []
+
+    def _state_of(self, key: str, like: Array) -> Array:
+        """The state's array, made with zeros where it is not there yet."""
+        kept = self._state.get(key)
+        if kept is None:
+            kept = self._state[key] = np.zeros_like(like)
+        if kept.shape != like.shape or kept.dtype != like.dtype:
+            raise ValueError(
+                f"fit: state[{key!r}] must have shape {like.shape} and dtype {like.dtype}, got"
+                f" {kept.shape} and {kept.dtype}"
+            )
+        if kept.strides != like.strides:
+            moved = self._state[key] = np.empty_like(like)
+            moved[...] = kept
+            kept = moved
+        return kept
+
+    @property
+    def taken(self) -> int:
+        return self._training.taken
+
+    def losses(self, refused_too: bool = False) -> Reals:
+        return np.concatenate(self._losses or [np.empty(0)])[: self.taken + refused_too]
+
+    def constant_rates(self, count: int) -> Reals:
+        options = self._options
+        momentum = options["betas"][0] if "betas" in options else options["momentum"]
+        return np.tile(np.array([options["lr"], momentum]), (count, len(_NAMES), 1))
+
+    def read(self) -> None:
+        for place in self._places:
+            place.read()
+
+    def take(
+        self,
+        samples: Samples,
+        chunk: Chunk,
+        rates: Reals | None,
+        told: Callable[[int, float], None],
+    ) -> None:
+        losses = np.empty(len(chunk.first))
+        self._losses.append(losses)
+        for done in run_chunk(self._training, samples, chunk, rates, losses, self._stop):
+            told(done, float(losses[done - 1]))
+
+    def write_back(self) -> None:
+        for place in self._places:
+            place.write_back()
+        self._state["step"] = np.array(self._before + self.taken)
