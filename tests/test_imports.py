@@ -27,12 +27,14 @@ ORDER = [
     "functional",
     "autograd",
     "ops",
+    "operations",
+    "transparency",
     "dispatch",
     "backends",
     "checks",
 ]
-# These two stand on the kernels themselves. numpy must not reach torch.
-STANDS_ON = {"numpy": {"_cpu", "checks"}, "backends": {"_cpu"}}
+# These stand on the kernels themselves. numpy must not reach torch.
+STANDS_ON = {"numpy": {"_cpu", "checks"}, "transparency": {"_cpu"}, "backends": {"_cpu"}}
 MAY_USE_NUMPY = {"__main__", "cli", "app"}
 
 
