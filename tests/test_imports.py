@@ -21,6 +21,7 @@ ORDER = [
     "explaining",
     "training",
     "fusing",
+    "chains",
     "layers",
     "modules",
     "sharding",

@@ -19,6 +19,14 @@ def _is_sharded(*layers: Any) -> bool:
     )
 
 
+def why_called_apart(module: FusedTwoLayer) -> str | None:
+    """Why a call of the module would call its layers, or ``None`` where it would not."""
+    linear1, linear2 = module.linear1, module.linear2
+    if _is_sharded(linear1, linear2):
+        return None
+    return transparency.why_called({"linear1": linear1, "linear2": linear2})
+
+
 def call_two_layers(
     linear1: Any, linear2: Any, x: Tensor, *, recompute: bool = False, backend: str | None = None
 ) -> Tensor:
