@@ -6,6 +6,7 @@ before it: the search for what is wrong, and the words for it, come only after i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,6 +48,19 @@ def _as_autocast_would(*arguments: Any) -> tuple[Any, ...]:
     if isinstance(x, Tensor) and _autocast_enabled(x.device.type):
         return _autocast(x.device.type, *arguments)
     return arguments
+
+
+def _check_untraced(check: Callable[..., None], *arguments: Any) -> None:
+    """``torch.jit.trace`` would record the sizes that are compared, and warn of each."""
+    state = torch._C._get_tracing_state()
+    if state is None:
+        check(*_as_autocast_would(*arguments))
+        return
+    torch._C._set_tracing_state(None)  # type: ignore[arg-type]
+    try:
+        check(*_as_autocast_would(*arguments))
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def _is_nested(x: Any) -> bool:
@@ -219,7 +233,7 @@ def _operations_two_layer(
 ) -> Tensor:
     checks.check_flag("recompute", recompute)
     if not _is_nested(x):
-        _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
+        _check_untraced(_CHECKS.two_layer, x, w1, w2, b1, b2)
     check_operations(backend, reason)
     return operations.two_layer(x, w1, w2, b1, b2)
 
@@ -234,10 +248,10 @@ def _traced_two_layer(
     backend: str | None,
 ) -> Tensor:
     """As a registered operator, which a compiler can put into its graph."""
-    x, w1, w2, b1, b2 = _as_autocast_would(x, w1, w2, b1, b2)
     checks.check_flag("recompute", recompute)
     checks.check_backend(backend)
-    _CHECKS.two_layer(x, w1, w2, b1, b2)
+    _check_untraced(_CHECKS.two_layer, x, w1, w2, b1, b2)
+    x, w1, w2, b1, b2 = _as_autocast_would(x, w1, w2, b1, b2)
     keep = not recompute and _needs_graph(x, w1, w2, b1)
     y: Tensor = ops.two_layer(_flattened(x), w1, w2, b1, b2, keep, backend)[0]
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
@@ -261,15 +275,15 @@ def _operations_linear_relu(
     x: Tensor, w: Tensor, b: Tensor | None, backend: str | None, reason: str
 ) -> Tensor:
     if not _is_nested(x):
-        _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
+        _check_untraced(_CHECKS.linear_relu, x, w, b)
     check_operations(backend, reason)
     return operations.linear_relu(x, w, b)
 
 
 def _traced_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
-    x, w, b = _as_autocast_would(x, w, b)
     checks.check_backend(backend)
-    _CHECKS.linear_relu(x, w, b)
+    _check_untraced(_CHECKS.linear_relu, x, w, b)
+    x, w, b = _as_autocast_would(x, w, b)
     a: Tensor = ops.linear_relu(_flattened(x), w, b, backend)
     return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
