@@ -423,6 +423,7 @@ def test_compiled_with_hooks(pair, x):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_autograd(pair, x):
     results = []
     for model in pair:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function
 
-from . import autograd, checks, dispatch, operations, ops, transparency
+from . import autograd, checks, dispatch, flops, operations, ops, transparency
 from .checks import ArrayChecks
 from .transparency import Way, unseen
+
+flops.register()
 
 _CHECKS = ArrayChecks(
     Tensor,
@@ -56,11 +58,11 @@ def _check_untraced(check: Callable[..., None], *arguments: Any) -> None:
     if state is None:
         check(*_as_autocast_would(*arguments))
         return
-    torch._C._set_tracing_state(None)  # type: ignore[arg-type]
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
         check(*_as_autocast_would(*arguments))
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 def _is_nested(x: Any) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from . import dispatch, operations
 
@@ -200,47 +199,3 @@ two_layer = torch.ops.twolayer_kernels.two_layer
 two_layer_backward = torch.ops.twolayer_kernels.two_layer_backward
 linear_relu = torch.ops.twolayer_kernels.linear_relu
 linear_relu_backward = torch.ops.twolayer_kernels.linear_relu_backward
-
-
-# ---- what it costs, in floating-point operations, as torch counts those of its products ----
-
-
-def _product(rows: int, inner: int, columns: int) -> int:
-    return 2 * rows * inner * columns
-
-
-def _two_layer_flops(x: Any, w1: Any, w2: Any, *_: Any, **__: Any) -> int:
-    (batch, in_features), (out_features, hidden_features) = x, w2
-    return _product(batch, in_features, hidden_features) + _product(
-        batch, hidden_features, out_features
-    )
-
-
-def _two_layer_backward_flops(
-    grad_y: Any, x: Any, w1: Any, w2: Any, b1: Any, a: Any, needs: Any, *_: Any, **__: Any
-) -> int:
-    batch, (out_features, hidden_features) = x[0], w2
-    first = _product(batch, x[1], hidden_features)
-    second = _product(batch, hidden_features, out_features)
-    dh_is_needed = needs[0] or needs[1] or needs[3]
-    again = a is None and (dh_is_needed or needs[2])
-    return first * (needs[0] + needs[1] + again) + second * (dh_is_needed + needs[2])
-
-
-def _linear_relu_flops(x: Any, w: Any, *_: Any, **__: Any) -> int:
-    return _product(x[0], x[1], w[0])
-
-
-def _linear_relu_backward_flops(
-    grad_a: Any, x: Any, w: Any, a: Any, needs: Any, *_: Any, **__: Any
-) -> int:
-    return _product(x[0], x[1], w[0]) * (needs[0] + needs[1])
-
-
-for _operator, _flops in (
-    (two_layer, _two_layer_flops),
-    (two_layer_backward, _two_layer_backward_flops),
-    (linear_relu, _linear_relu_flops),
-    (linear_relu_backward, _linear_relu_backward_flops),
-):
-    register_flop_formula(_operator)(_flops)
