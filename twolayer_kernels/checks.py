@@ -89,7 +89,7 @@ class ArrayChecks(NamedTuple):
         if not isinstance(value, self.array_type):
             raise TypeError(f"{op}: {name} must be a {self.type_name}, got {type(value).__name__}")
         try:
-            _ = value.shape
+            _ = getattr(value, "shape", None)
         except RuntimeError as error:
             raise TypeError(f"{op}: {name} must have a shape: {error}") from error
 
