@@ -57,8 +57,9 @@ std::uint64_t span_of(const dlpack::Tensor& t) {
   return (last + 1) * t.dtype.bits / 8;
 }
 
-// Throws unless the storage of a tensor reaches as far as its elements do. A fake or meta tensor has
-// none, and `untyped_storage().resize_()` may have taken it away, as FSDP does between two uses.
+// Throws unless the storage of a tensor reaches as far as its elements do. A fake or meta tensor
+// has none, and `untyped_storage().resize_()` may have taken it away, as FSDP does between two
+// uses.
 //
 // Asking the storage takes 0.1 us. A storage without memory shows in the address: it is then the
 // offset into the storage alone, while memory lies above it on every 64-bit system that we know. So

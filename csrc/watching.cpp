@@ -69,7 +69,8 @@ PyObject* unseen(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   return PyBool_FromLong(result);
 }
 
-// Adds the weight and the bias of a layer whose call would do nothing but use them; they are borrowed.
+// Adds the weight and the bias of a layer whose call would do nothing but use them; they are
+// borrowed.
 bool add_parameters(PyObject* layer, PyObject** weight, PyObject** bias) {
   if (reinterpret_cast<PyObject*>(Py_TYPE(layer)) != watched.layer_type) return false;
   PyObject* attributes = PyObject_GenericGetDict(layer, nullptr);
@@ -120,8 +121,8 @@ void watch(py::type layer_type, py::tuple tensor_types, py::tuple questions, py:
 
 template <PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)>
 constexpr PyMethodDef fast(const char* name, const char* doc) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL,
-          doc};
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)),
+          METH_FASTCALL, doc};
 }
 
 }  // namespace

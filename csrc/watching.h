@@ -1,5 +1,5 @@
-// Whether anything wants to see a call: asked before each one, so on bare C calls of Python, a tenth
-// of what the same questions cost in Python. The rule in words is twolayer_kernels/transparency.py.
+// Whether anything wants to see a call. It is asked before each one, hence in C and past pybind11.
+// The rule, and what is asked, are in twolayer_kernels/transparency.py.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -62,7 +62,7 @@ def _check(name: str, parameter: Any, mesh: Any, wanted: tuple[Any, ...]) -> Non
         raise ValueError(
             f"FusedTwoLayer: {name} must be placed {wanted} beside the other parameters, got"
             f" {found}. Tensor parallelism takes linear1 column-wise and linear2 row-wise on a mesh"
-            " of one dimension; fully_shard takes the whole FusedTwoLayer, not its layers"
+            " of one dimension"
         )
 
 
