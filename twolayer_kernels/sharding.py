@@ -19,7 +19,7 @@ from .transparency import has_global_hooks, is_observed
 
 def _is_of_a_style(hook: Any, prepare: str, *expected: Any) -> bool:
     """Whether ``distribute_module`` made the hook, for a parallel style with these layouts."""
-    if getattr(hook, "__module__", None) != distribute_module.__module__:
+    if getattr(hook, "__globals__", None) is not distribute_module.__globals__:
         return False
     held = [cell.cell_contents for cell in hook.__closure__ or ()]
     return any(
@@ -34,6 +34,7 @@ def _has_only_hooks_of_its_style(layer: nn.Module, taken: Any, given: Any) -> bo
         not (layer._backward_hooks or layer._backward_pre_hooks or has_global_hooks())
         and type(layer) is nn.Linear
         and "forward" not in layer.__dict__
+        and len(before) == len(after) == 1
         and all(_is_of_a_style(h, "_prepare_input_fn", *taken) for h in before.values())
         and all(_is_of_a_style(h, "_prepare_output_fn", given, True) for h in after.values())
     )
