@@ -85,7 +85,8 @@ bool add_parameters(PyObject* layer, PyObject** weight, PyObject** bias) {
   if (parameters == nullptr || !PyDict_Check(parameters)) return false;
   *weight = PyDict_GetItemWithError(parameters, WEIGHT);
   *bias = PyDict_GetItemWithError(parameters, BIAS);
-  return *weight != nullptr && *bias != nullptr;
+  // A DTensor here is left to Python.
+  return *weight != nullptr && *bias != nullptr && has_exact_type(*weight) && has_exact_type(*bias);
 }
 
 PyObject* plain_parameters(PyObject*, PyObject* const* layers, Py_ssize_t count) {
