@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
-from twolayer_kernels import FusedTwoLayer, TwoLayerNet, explain, fuse, transparency, unfuse
+from twolayer_kernels import FusedTwoLayer, TwoLayerNet, fuse, unfuse
 from twolayer_kernels.layers import TwoLayerForward
 
 X = torch.linspace(-2, 2, 7 * 6).reshape(7, 6).sin()
@@ -390,64 +390,3 @@ def test_dynamic_quantization(pair):
         assert type(quantized.get_submodule("linear1")) is not nn.Linear
         outputs.append(quantized(X))
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
-
-
-# ---- the rule itself ----
-
-
-def test_a_named_backend_refuses():
-    model = FusedTwoLayer(6, 9, 4, backend="cpu")
-    model.linear1.register_forward_hook(lambda m, inputs, output: None)
-    with pytest.raises(NotImplementedError, match=r"backend='cpu'.*linear1 has hooks"):
-        model(X)
-    torchs = FusedTwoLayer(6, 9, 4, backend="torch")
-    torchs.linear1.register_forward_hook(lambda m, inputs, output: 0 * output)
-    torch.testing.assert_close(torchs(X), torchs.linear2.bias.expand(7, 4))
-
-
-def observed(model):
-    model.linear2.register_forward_hook(lambda m, inputs, output: None)
-
-
-SAID = {
-    "hooks": (observed, "linear2 has hooks"),
-    "replaced": (lambda m: adapt(m, "linear1"), "linear1 is a Adapted"),
-    "own_forward": (lambda m: own_forward(m, "linear1"), "linear1 has a forward of its own"),
-}
-
-
-@pytest.mark.parametrize(("change", "reason"), SAID.values(), ids=SAID)
-def test_explain_says_why_the_layers_are_called(change, reason):
-    model = FusedTwoLayer(6, 9, 4)
-    assert "one after the other" not in explain(model, X)
-    change(model)
-    assert explain(model, X) == f"FusedTwoLayer: its layers one after the other ({reason})"
-
-
-def test_explain_says_why_a_fused_chain_falls_apart():
-    model = sequential(TwoLayerNet(6, 9, 4))
-    adapt(model, "linear2")
-    assert "one of the layers is replaced" in explain(model, X)
-
-
-@pytest.mark.parametrize("change", ["none", "hook", "replace", "own_forward", "parametrize"])
-def test_the_quick_answer_is_the_slow_one(change):
-    """For layers that are exactly linear; a parametrized one is left to the slow answer."""
-    model = FusedTwoLayer(6, 9, 4)
-    layers = {"linear1": model.linear1, "linear2": model.linear2}
-    {
-        "none": lambda: None,
-        "hook": lambda: observed(model),
-        "replace": lambda: layers.update(linear1=nn.Identity()),
-        "own_forward": lambda: own_forward(model, "linear2"),
-        "parametrize": lambda: parametrizations.weight_norm(model.linear1),
-    }[change]()
-    quick = transparency.plain_parameters(*layers.values())
-    assert (quick is not None) == (change == "none")
-    assert (transparency.why_called(layers) is None) == (change in ("none", "parametrize"))
-    if quick is not None:
-        w1, w2, b1, b2 = quick
-        assert w1 is model.linear1.weight
-        assert w2 is model.linear2.weight
-        assert b1 is model.linear1.bias
-        assert b2 is model.linear2.bias
