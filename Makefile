@@ -2,6 +2,7 @@
 #
 #   make demo    train on handwritten digits, fused beside plain torch
 #   make test    lint, types and the whole test suite
+#   make test-long  10,000 random lives of a module, plain and fused side by side; SEQUENCES=... others
 #   make test-ecosystem  distributed training, and the libraries that train and hold networks
 #   make bench   the table of timings against torch, NumPy and oneDNN
 #   make wheel   a wheel for this Python, tagged for manylinux
@@ -16,7 +17,7 @@ CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/training/*.h csrc/training/*.cpp)
 SIDE_BY_SIDE := -n 2 --dist worksteal
 PIP_INSTALL := $(BIN)/pip install --quiet -c $(CONSTRAINTS)
 
-.PHONY: demo test test-ecosystem lint bench ladder kernels gpu wheel clean
+.PHONY: demo test test-long test-ecosystem lint bench ladder kernels gpu wheel clean
 
 demo: $(VENV)/.ready
 	$(BIN)/twolayer train
@@ -28,6 +29,10 @@ test: lint
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests --ignore tests/ecosystem
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/interpreted
 	$(BIN)/python -m pytest tests/compiled
+
+SEQUENCES ?= 10000
+test-long: $(VENV)/.ready
+	TWOLAYER_SEQUENCES=$(SEQUENCES) $(BIN)/python -m pytest tests/test_life.py
 
 test-ecosystem: $(VENV)/.ecosystem
 	$(BIN)/python -m pytest tests/ecosystem

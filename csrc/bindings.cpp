@@ -17,6 +17,7 @@
 #include "threads.h"
 #include "training/bindings.h"
 #include "two_layer.h"
+#include "watching.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -181,6 +182,7 @@ PYBIND11_MODULE(_cpu, m) {
         "b1"_a, "a"_a, "grad_x"_a, "grad_w1"_a, "grad_w2"_a, "grad_b1"_a, "grad_b2"_a,
         "Writes the gradients of two_layer that are not None; computes the activation again\n"
         "where a is None.");
+  add_watching(m);
   m.def("features_first", &features_first_, "dtype"_a, "batch"_a, "hidden_features"_a,
         "Whether the activation is better kept with the samples adjacent in memory.");
   m.def("matmul", &matmul_, "threads"_a, "a"_a, "b"_a, "c"_a,

@@ -47,12 +47,44 @@ struct ExchangeApi {
 
 const dlpack::ExchangeApi* exchange_api = nullptr;
 
+// The bytes from the first element on that a tensor's elements span; 0 where there are none.
+std::uint64_t span_of(const dlpack::Tensor& t) {
+  std::uint64_t last = 0;
+  for (int i = 0; i < t.ndim; ++i) {
+    if (t.shape[i] == 0) return 0;
+    last += std::uint64_t(t.shape[i] - 1) * std::uint64_t(t.strides[i]);
+  }
+  return (last + 1) * t.dtype.bits / 8;
+}
+
+// Throws unless the storage of a tensor reaches as far as its elements do. A fake or meta tensor
+// has none, and `untyped_storage().resize_()` may have taken it away, as FSDP does between two
+// uses.
+//
+// Asking the storage takes 0.1 us. A storage without memory shows in the address: it is then the
+// offset into the storage alone, while memory lies above it on every 64-bit system that we know. So
+// only low addresses are asked about, and tensors so large that the question costs nothing; a small
+// tensor whose storage was cut short by hand is read beyond its end, as torch reads it.
+void require_memory(py::handle object, const dlpack::Tensor& t) {
+  constexpr std::uint64_t LOW_ADDRESS = std::uint64_t(1) << 40, LARGE = 1 << 18;
+  const std::uint64_t span = span_of(t);
+  const auto address = reinterpret_cast<std::uintptr_t>(t.data);
+  if (span == 0 || (address >= LOW_ADDRESS && span < LARGE)) return;
+  const py::object storage = object.attr("untyped_storage")();
+  const auto start = storage.attr("data_ptr")().cast<std::uint64_t>();
+  const auto size = storage.attr("nbytes")().cast<std::uint64_t>();
+  if (start == 0 || address < start || address + t.byte_offset + span > start + size) {
+    throw py::value_error("expected a tensor with memory for all of its elements");
+  }
+}
+
 View torch_view(py::handle object) {
   if (exchange_api == nullptr) throw py::type_error("expected a NumPy array");
   dlpack::Tensor t;
   if (exchange_api->view_object(object.ptr(), &t) != 0) throw py::error_already_set();
   if (t.device.type != dlpack::CPU) throw py::value_error("expected a tensor on the cpu");
   if (t.ndim < 1 || t.ndim > 2) throw py::value_error("expected one or two dimensions");
+  require_memory(object, t);
   View view;
   view.data = static_cast<char*>(t.data) + t.byte_offset;
   view.dims = t.ndim;

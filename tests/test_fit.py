@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from twolayer_kernels import FusedTwoLayer, fit, fuse
 
@@ -593,6 +595,20 @@ def test_autocast_is_refused():
         pytest.raises(NotImplementedError, match="autocast"),
     ):
         fit(net(), X, Y, steps=1, lr=0.1)
+
+
+def test_what_wants_to_see_operators_is_refused():
+    with (
+        FlopCounterMode(display=False),
+        pytest.raises(NotImplementedError, match="write the loop"),
+    ):
+        fit(net(), X, Y, steps=1, lr=0.1)
+    with FakeTensorMode(), pytest.raises(NotImplementedError, match="write the loop"):
+        fit(net(), X, Y, steps=1, lr=0.1)
+    model = net()
+    nn.utils.parametrizations.weight_norm(model.linear1)
+    with pytest.raises(NotImplementedError, match="parametrized"):
+        fit(model, X, Y, steps=1, lr=0.1)
 
 
 def test_a_fused_sequential_is_trained():

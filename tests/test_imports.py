@@ -21,19 +21,28 @@ ORDER = [
     "explaining",
     "training",
     "fusing",
+    "chains",
     "layers",
     "modules",
     "sharding",
     "functional",
+    "flops",
     "autograd",
     "ops",
+    "operations",
+    "transparency",
     "dispatch",
     "backends",
     "checks",
     "engine",
 ]
 # These stand on the kernels themselves. numpy must not reach torch.
-STANDS_ON = {"numpy": {"_cpu", "checks", "engine"}, "backends": {"_cpu"}, "engine": {"_cpu"}}
+STANDS_ON = {
+    "numpy": {"_cpu", "checks", "engine"},
+    "transparency": {"_cpu"},
+    "engine": {"_cpu"},
+    "backends": {"_cpu"},
+}
 MAY_USE_NUMPY = {"__main__", "cli", "app"}
 
 
@@ -84,6 +93,21 @@ def test_numpy_works_where_torch_is_missing():
 
 def test_the_functions_load_no_triton():
     assert loaded_by("from twolayer_kernels.functional import two_layer", "triton") == []
+
+
+def test_formulas_reach_a_counter_that_is_loaded_later():
+    code = """
+import sys, torch
+from twolayer_kernels.functional import two_layer
+assert "torch.utils.flop_counter" not in sys.modules
+from torch.utils.flop_counter import FlopCounterMode
+with FlopCounterMode(display=False) as counter:
+    two_layer(torch.ones(2, 3), torch.ones(4, 3), torch.ones(1, 4))
+print(counter.get_total_flops())
+"""
+    expected = str(2 * 2 * (3 * 4 + 4 * 1))
+    assert in_a_fresh_process(code) == expected
+    assert in_a_fresh_process("import torch.utils.flop_counter\n" + code.replace("not in", "in"))
 
 
 def test_a_missing_extension_is_named_and_not_replaced():

@@ -1,6 +1,7 @@
 """Types of the compiled module; its contracts are in csrc/two_layer.h."""
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 class DType(enum.Enum):
@@ -10,6 +11,15 @@ class DType(enum.Enum):
     float16 = ...
 
 def use_exchange_api(capsule: object) -> None: ...
+def watch(
+    layer_type: type,
+    tensor_types: tuple[type, ...],
+    questions: tuple[Callable[[], object], ...],
+    variables: tuple[tuple[dict[str, Any], str, object], ...],
+    global_hooks: tuple[dict[Any, Any], ...],
+) -> None: ...
+def unseen(*arguments: object) -> bool: ...
+def plain_parameters(linear1: object, linear2: object, /) -> tuple[Any, Any, Any, Any] | None: ...
 def linear_relu_forward(threads: int, x: Any, w: Any, b: Any, a: Any) -> None: ...
 def linear_relu_backward(
     threads: int, grad_a: Any, x: Any, w: Any, a: Any, grad_x: Any, grad_w: Any, grad_b: Any

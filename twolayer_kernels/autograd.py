@@ -3,7 +3,8 @@
 Forward and backward run a backend's kernels. A backward that must itself be
 differentiated (``create_graph=True``) is instead written in torch's own
 differentiable operations, on an activation computed again by ``linear_relu``,
-so that derivatives of any order flow to every input.
+so that derivatives of any order flow to every input. A backward asks as a
+forward does whether something may see it: a mode may have begun since.
 """
 
 from __future__ import annotations
@@ -14,22 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import operations, ops, transparency
+from .transparency import Way, unseen
+
 Gradient = Tensor | None
-
-
-def _masked(grad: Tensor, a: Tensor) -> Tensor:
-    """``grad * (a > 0)`` with the gradient of a NaN passing, as in ``torch.relu``."""
-    return torch.where(a.detach() <= 0, 0, grad)
-
-
-def _linear_gradients(
-    dh: Tensor, x: Tensor, w: Tensor, needs: tuple[bool, bool, bool]
-) -> tuple[Gradient, Gradient, Gradient]:
-    return (
-        dh @ w if needs[0] else None,
-        dh.T @ x if needs[1] else None,
-        dh.sum(0) if needs[2] else None,
-    )
 
 
 def _main_grad(w: Tensor, needed: bool) -> Tensor | None:
@@ -66,6 +55,20 @@ def _with_main_grads(
     return gradients
 
 
+def _way(*tensors: Tensor | None) -> Way:
+    if torch.compiler.is_dynamo_compiling():  # compiled autograd traces a backward
+        return Way.OPERATORS
+    return Way.DIRECT if unseen(*tensors) else transparency.way_of_call(*tensors)[0]
+
+
+def _name(backend: ModuleType) -> str:
+    return backend.__name__.rpartition(".")[2]
+
+
+def _only_needed(gradients: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tuple[Gradient, ...]:
+    return tuple(g if needed else None for g, needed in zip(gradients, needs, strict=True))
+
+
 class LinearReLU(torch.autograd.Function):
     """``a = relu(x w^T + b)`` for ``x`` of two dimensions."""
 
@@ -80,9 +83,17 @@ class LinearReLU(torch.autograd.Function):
     def backward(ctx: Any, grad_a: Tensor) -> tuple[Gradient, ...]:
         x, w, a = ctx.saved_tensors
         needs = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():
-            return (*_linear_gradients(_masked(grad_a, a), x, w, needs), None)
-        return (*ctx.backend.linear_relu_backward(grad_a, x, w, a, needs), None)
+        way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_a, x, w, a)
+        if way is Way.DIRECT:
+            try:
+                return (*ctx.backend.linear_relu_backward(grad_a, x, w, a, needs), None)
+            except Exception:
+                if transparency.why_without_memory(grad_a, x, w, a) is None:
+                    raise
+        elif way is Way.OPERATORS:
+            gradients = ops.linear_relu_backward(grad_a, x, w, a, list(needs), _name(ctx.backend))
+            return (*_only_needed(gradients, needs), None)
+        return (*operations.linear_relu_gradients(grad_a, x, w, a, needs), None)
 
 
 class TwoLayer(torch.autograd.Function):
@@ -118,17 +129,25 @@ class TwoLayer(torch.autograd.Function):
         x, w1, w2, b1, a = ctx.saved_tensors
         needs = ctx.needs_input_grad[:5]
         backend = ctx.backend
-        if not torch.is_grad_enabled():
-            if backend.ADDS_TO_MAIN_GRAD:
-                gradients = _with_main_grads(backend, grad_y, x, w1, w2, b1, a, needs)
-                return (*gradients, None, None)
-            return (*backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs), None, None)
-        if x is not None:
-            a = LinearReLU.apply(x, w1, b1, backend)  # type: ignore[no-untyped-call]
-        grad_w2 = grad_y.T @ a if needs[2] else None
-        grad_b2 = grad_y.sum(0) if needs[4] else None
-        if not (needs[0] or needs[1] or needs[3]):
-            return None, None, grad_w2, None, grad_b2, None, None
-        dh = _masked(grad_y @ w2, a)
-        grad_x, grad_w1, grad_b1 = _linear_gradients(dh, x, w1, (needs[0], needs[1], needs[3]))
-        return grad_x, grad_w1, grad_w2, grad_b1, grad_b2, None, None
+        way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_y, x, w1, w2, b1, a)
+        if way is Way.DIRECT:
+            try:
+                if backend.ADDS_TO_MAIN_GRAD:
+                    gradients = _with_main_grads(backend, grad_y, x, w1, w2, b1, a, needs)
+                    return (*gradients, None, None)
+                return (*backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs), None, None)
+            except Exception:
+                if transparency.why_without_memory(grad_y, x, w1, w2, b1, a) is None:
+                    raise
+        elif way is Way.OPERATORS and x is not None:
+            gradients = ops.two_layer_backward(
+                grad_y, x, w1, w2, b1, a, list(needs), _name(backend)
+            )
+            return (*_only_needed(gradients, needs), None, None)
+        if x is not None and (a is None or torch.is_grad_enabled()):
+            # Connected to x, w1 and b1 again where the gradients are to be differentiated.
+            if unseen(x, w1, b1):
+                a = LinearReLU.apply(x, w1, b1, backend)  # type: ignore[no-untyped-call]
+            else:
+                a = operations.linear_relu(x, w1, b1)
+        return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, needs), None, None)

@@ -60,15 +60,23 @@ class ArrayChecks(NamedTuple):
                 and (
                     b1 is None
                     or (
-                        b1.dtype is dtype and b1.device == device and b1.shape == (hidden_features,)
+                        b1.dtype is dtype
+                        and b1.device == device
+                        and b1.shape == (hidden_features,)
+                        and (layout is None or b1.layout is layout)
                     )
                 )
                 and (
                     b2 is None
-                    or (b2.dtype is dtype and b2.device == device and b2.shape == (out_features,))
+                    or (
+                        b2.dtype is dtype
+                        and b2.device == device
+                        and b2.shape == (out_features,)
+                        and (layout is None or b2.layout is layout)
+                    )
                 )
             )
-        except (AttributeError, IndexError, TypeError, ValueError):
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             return False
 
     def like(self, op: str, name: str, value: Any, x: Any, shape: tuple[int, ...]) -> None:
@@ -80,6 +88,10 @@ class ArrayChecks(NamedTuple):
     def _kind(self, op: str, name: str, value: Any) -> None:
         if not isinstance(value, self.array_type):
             raise TypeError(f"{op}: {name} must be a {self.type_name}, got {type(value).__name__}")
+        try:
+            _ = getattr(value, "shape", None)
+        except RuntimeError as error:
+            raise TypeError(f"{op}: {name} must have a shape: {error}") from error
 
     def _input(self, op: str, x: Any) -> None:
         self._kind(op, "x", x)

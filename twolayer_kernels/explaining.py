@@ -1,4 +1,4 @@
-"""``explain``: which kernel runs for each fused layer of a model, and why."""
+"""``explain``: how each fused layer of a model is computed, by which kernel, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, functional, fusing, modules
+from . import chains, dispatch, functional, modules, transparency
+from .transparency import Way
 
 
 def _widths(site: Any) -> tuple[int, int, int] | None:
@@ -19,8 +20,47 @@ def _widths(site: Any) -> tuple[int, int, int] | None:
     return None
 
 
+def _why_apart(site: Any) -> str | None:
+    """Why the layers of a site would be called one after the other, if they would."""
+    if hasattr(site, "_chain"):
+        return site._chain.why_apart()  # type: ignore[no-any-return]
+    if isinstance(site, modules.FusedTwoLayer):
+        return modules.why_called_apart(site)
+    return None
+
+
+def _tensors(site: Any) -> list[Any]:
+    """The parameters that a fused call would take, a parametrization's own in their place."""
+    if site is None:
+        return []
+    second = site._chain.linear2 if hasattr(site, "_chain") else None
+    return [*site.parameters(), *(() if second is None else second.parameters())]
+
+
+def _line(name: str, site: Any, x: Tensor) -> str:
+    backend = None if site is None else site.backend
+    reason = _why_apart(site)
+    if reason is not None:
+        return f"{name}: its layers one after the other ({reason})"
+    way, reason = transparency.way_of_call(x, *_tensors(site), backend=backend)
+    if way is Way.OPERATIONS:
+        return f"{name}: torch's own operations ({reason})"
+    choice = dispatch.choose(x.device.type, x.dtype, backend)
+    widths = _widths(site)
+    if widths is not None and backend is None and x.device.type == "cuda":
+        choice = dispatch.choose_for_cuda(x, *widths)
+    kernel = choice.backend.__name__.rpartition(".")[2]
+    sizes = None if widths is None else (x.shape[:-1].numel(), *widths)
+    detail = getattr(choice.backend, "describe", lambda sizes: "")(sizes)
+    operator = f", as a registered operator: {reason}" if way is Way.OPERATORS else ""
+    return f"{name}: {kernel}{detail} ({choice.reason}{operator})"
+
+
 def explain(model_or_op: Any, x: Tensor) -> str:
-    """Which backend runs ``model_or_op`` on ``x``, and why: a line for each fused layer in it.
+    """How ``model_or_op`` would be computed on ``x`` now, and why: a line for each fused layer.
+
+    That is the backend whose kernels run; or the layers one after the other, torch's own operations
+    or a registered operator, with what it is that may see the call.
 
     Args:
         model_or_op: a module that is or contains ``FusedTwoLayer`` or ``FusedLinearReLU``, or
@@ -38,7 +78,7 @@ def explain(model_or_op: Any, x: Tensor) -> str:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"explain: x must be a torch.Tensor, got {type(x).__name__}")
-    fused = (modules.FusedTwoLayer, modules.FusedLinearReLU, fusing.FusedFirst)
+    fused = (modules.FusedTwoLayer, modules.FusedLinearReLU, chains.FusedFirst)
     if model_or_op in (functional.two_layer, functional.linear_relu):
         sites: list[tuple[str, Any]] = [(model_or_op.__name__, None)]
     elif isinstance(model_or_op, torch.nn.Module):
@@ -54,14 +94,4 @@ def explain(model_or_op: Any, x: Tensor) -> str:
         )
     if not sites:
         return "no fused layer in this model: every layer runs as it is written"
-    lines = []
-    for name, site in sites:
-        choice = dispatch.choose(x.device.type, x.dtype, None if site is None else site.backend)
-        widths = _widths(site)
-        if widths is not None and site.backend is None and x.device.type == "cuda":
-            choice = dispatch.choose_for_cuda(x, *widths)
-        kernel = choice.backend.__name__.rpartition(".")[2]
-        sizes = None if widths is None else (x.shape[:-1].numel(), *widths)
-        detail = getattr(choice.backend, "describe", lambda sizes: "")(sizes)
-        lines.append(f"{name}: {kernel}{detail} ({choice.reason})")
-    return "\n".join(lines)
+    return "\n".join(_line(name, site, x) for name, site in sites)

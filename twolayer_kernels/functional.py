@@ -6,15 +6,22 @@ before it: the search for what is wrong, and the words for it, come only after i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.functional import linear
+from torch.overrides import handle_torch_function
 
-from . import autograd, checks, dispatch, ops
+from . import autograd, checks, dispatch, flops, operations, ops, transparency
 from .checks import ArrayChecks
+from .transparency import Way, unseen
+
+flops.register()
+
+# Of no device in particular: a quarter of the cost of asking for one.
+_is_any_autocast_enabled = torch._C._is_any_autocast_enabled
 
 _CHECKS = ArrayChecks(
     Tensor,
@@ -48,33 +55,32 @@ def _as_autocast_would(*arguments: Any) -> tuple[Any, ...]:
     return arguments
 
 
-def _is_transformed() -> bool:
-    """Inside ``torch.func``'s transforms or forward-mode differentiation.
+def _check_untraced(check: Callable[..., None], *arguments: Any) -> None:
+    """``torch.jit.trace`` would record the sizes that are compared, and warn of each."""
+    state = torch._C._get_tracing_state()
+    if state is None:
+        check(*_as_autocast_would(*arguments))
+        return
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        check(*_as_autocast_would(*arguments))
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
-    Neither can look into a kernel: the first hands out tensors without memory of their own, the
-    second's tangents a kernel would drop.
-    """
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+def _is_nested(x: Any) -> bool:
+    """Nested tensors have no shape to check; torch's operations know them."""
+    return isinstance(x, Tensor) and x.is_nested
 
 
-def _check_transformable(backend: str | None) -> None:
+def check_operations(backend: str | None, reason: str) -> None:
+    """Refuses a named backend other than torch where torch's own operations are needed."""
     if backend not in (None, "torch"):
         checks.check_backend(backend)
         raise NotImplementedError(
-            f"backend={backend!r} cannot run inside torch.func's transforms or forward-mode"
-            " differentiation: they need torch's own operations, which backend=None takes there"
+            f"backend={backend!r} cannot run this call: {reason}, which needs torch's own"
+            " operations, as backend=None takes here"
         )
-
-
-def _transformed_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
-    _check_transformable(backend)
-    return linear(x, w, b).relu()
-
-
-def _transformed_two_layer(
-    x: Tensor, w1: Tensor, w2: Tensor, b1: Tensor | None, b2: Tensor | None, backend: str | None
-) -> Tensor:
-    return linear(_transformed_linear_relu(x, w1, b1, backend), w2, b2)
 
 
 def two_layer(
@@ -118,15 +124,19 @@ def two_layer(
         tensor([[12.],
                 [12.]])
     """
-    if torch.compiler.is_compiling():
-        return _traced_two_layer(x, w1, w2, b1, b2, recompute, backend)
+    if torch.compiler.is_dynamo_compiling() or not unseen(x, w1, w2, b1, b2):
+        return _seen_two_layer(x, w1, w2, b1, b2, recompute, backend)
     try:
         return _two_layer(x, w1, w2, b1, b2, recompute, backend)
     except Exception as error:
         failure = error
     try:
+        reason = transparency.why_without_memory(x, w1, w2, b1, b2)
+        if reason is not None:
+            return _operations_two_layer(x, w1, w2, b1, b2, recompute, backend, reason)
         # Says what is wrong with the arguments, if they are.
         _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
+        transparency.check_memory("two_layer", x=x, w1=w1, w2=w2, b1=b1, b2=b2)
         raise failure
     finally:
         del failure  # it holds this frame, and so the tensors, in a cycle
@@ -141,14 +151,11 @@ def _two_layer(
     recompute: bool,
     backend: str | None,
 ) -> Tensor:
-    device_type = x.device.type
-    if _autocast_enabled(device_type):
+    device_type = "cpu" if x.is_cpu else x.device.type  # a third of the cost where it is
+    if _is_any_autocast_enabled() and _autocast_enabled(device_type):
         x, w1, w2, b1, b2 = _autocast(device_type, x, w1, w2, b1, b2)  # type: ignore[assignment]
     if recompute is not True and recompute is not False:
         checks.check_flag("recompute", recompute)
-    if _is_transformed():
-        _CHECKS.two_layer(x, w1, w2, b1, b2)
-        return _transformed_two_layer(x, w1, w2, b1, b2, backend)
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.two_layer(x, w1, w2, b1, b2)
@@ -181,6 +188,61 @@ def _flattened(x: Tensor) -> Tensor:
     return x if x.dim() == 2 else x.flatten(0, -2)
 
 
+def _way(backend: str | None, *arguments: Any) -> tuple[Way, str]:
+    """:func:`transparency.way_of_call`, in a form that ``torch.compile`` can trace, too."""
+    if not torch.compiler.is_dynamo_compiling():
+        return transparency.way_of_call(*arguments, backend=backend)
+    for a in arguments:
+        if isinstance(a, Tensor) and type(a) not in (Tensor, nn.Parameter):
+            return Way.OPERATIONS, f"an argument is a {type(a).__name__}"
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return Way.OPERATIONS, "a transform of torch.func is active"
+    return Way.OPERATORS, "a compiler is looking"
+
+
+def _seen_two_layer(
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None,
+    b2: Tensor | None,
+    recompute: bool,
+    backend: str | None,
+) -> Tensor:
+    """Where something may see the call: see :mod:`twolayer_kernels.transparency`."""
+    way, reason = _way(backend, x, w1, w2, b1, b2)
+    if way is Way.OVERRIDE:
+        given = (x, w1, w2, b1, b2)
+        y: Tensor = handle_torch_function(
+            two_layer, given, *given, recompute=recompute, backend=backend
+        )
+        return y
+    if way is Way.OPERATORS:
+        return _traced_two_layer(x, w1, w2, b1, b2, recompute, backend)
+    if way is Way.OPERATIONS:
+        return _operations_two_layer(x, w1, w2, b1, b2, recompute, backend, reason)
+    _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
+    with torch._C.DisableTorchFunction():  # a mode that sets the default device must not set ours
+        return _two_layer(x, w1, w2, b1, b2, recompute, backend)
+
+
+def _operations_two_layer(
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None,
+    b2: Tensor | None,
+    recompute: bool,
+    backend: str | None,
+    reason: str,
+) -> Tensor:
+    checks.check_flag("recompute", recompute)
+    if not _is_nested(x):
+        _check_untraced(_CHECKS.two_layer, x, w1, w2, b1, b2)
+    check_operations(backend, reason)
+    return operations.two_layer(x, w1, w2, b1, b2)
+
+
 def _traced_two_layer(
     x: Tensor,
     w1: Tensor,
@@ -191,23 +253,42 @@ def _traced_two_layer(
     backend: str | None,
 ) -> Tensor:
     """As a registered operator, which a compiler can put into its graph."""
-    x, w1, w2, b1, b2 = _as_autocast_would(x, w1, w2, b1, b2)
     checks.check_flag("recompute", recompute)
     checks.check_backend(backend)
-    _CHECKS.two_layer(x, w1, w2, b1, b2)
-    if _is_transformed():
-        return _transformed_two_layer(x, w1, w2, b1, b2, backend)
+    _check_untraced(_CHECKS.two_layer, x, w1, w2, b1, b2)
+    x, w1, w2, b1, b2 = _as_autocast_would(x, w1, w2, b1, b2)
     keep = not recompute and _needs_graph(x, w1, w2, b1)
     y: Tensor = ops.two_layer(_flattened(x), w1, w2, b1, b2, keep, backend)[0]
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
 
 
+def _seen_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
+    way, reason = _way(backend, x, w, b)
+    if way is Way.OVERRIDE:
+        a: Tensor = handle_torch_function(linear_relu, (x, w, b), x, w, b, backend=backend)
+        return a
+    if way is Way.OPERATORS:
+        return _traced_linear_relu(x, w, b, backend)
+    if way is Way.OPERATIONS:
+        return _operations_linear_relu(x, w, b, backend, reason)
+    _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
+    with torch._C.DisableTorchFunction():
+        return _linear_relu(x, w, b, backend)
+
+
+def _operations_linear_relu(
+    x: Tensor, w: Tensor, b: Tensor | None, backend: str | None, reason: str
+) -> Tensor:
+    if not _is_nested(x):
+        _check_untraced(_CHECKS.linear_relu, x, w, b)
+    check_operations(backend, reason)
+    return operations.linear_relu(x, w, b)
+
+
 def _traced_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
-    x, w, b = _as_autocast_would(x, w, b)
     checks.check_backend(backend)
-    _CHECKS.linear_relu(x, w, b)
-    if _is_transformed():
-        return _transformed_linear_relu(x, w, b, backend)
+    _check_untraced(_CHECKS.linear_relu, x, w, b)
+    x, w, b = _as_autocast_would(x, w, b)
     a: Tensor = ops.linear_relu(_flattened(x), w, b, backend)
     return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
@@ -235,27 +316,28 @@ def linear_relu(
         >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
         tensor([[1., 0.]])
     """
-    if torch.compiler.is_compiling():
-        return _traced_linear_relu(x, w, b, backend)
+    if torch.compiler.is_dynamo_compiling() or not unseen(x, w, b):
+        return _seen_linear_relu(x, w, b, backend)
     try:
         return _linear_relu(x, w, b, backend)
     except Exception as error:
         failure = error
     try:
+        reason = transparency.why_without_memory(x, w, b)
+        if reason is not None:
+            return _operations_linear_relu(x, w, b, backend, reason)
         # Says what is wrong with the arguments, if they are.
         _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
+        transparency.check_memory("linear_relu", x=x, w=w, b=b)
         raise failure
     finally:
         del failure  # it holds this frame, and so the tensors, in a cycle
 
 
 def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
-    device_type = x.device.type
-    if _autocast_enabled(device_type):
+    device_type = "cpu" if x.is_cpu else x.device.type  # a third of the cost where it is
+    if _is_any_autocast_enabled() and _autocast_enabled(device_type):
         x, w, b = _autocast(device_type, x, w, b)  # type: ignore[assignment]
-    if _is_transformed():
-        _CHECKS.linear_relu(x, w, b)
-        return _transformed_linear_relu(x, w, b, backend)
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.linear_relu(x, w, b)

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
+from torch.nn.utils import parametrize
 
-from . import functional
+from .chains import DROPOUTS, Chain, FusedActivation, FusedFirst, FusedSecond
+from .transparency import is_observed
 
 # Modules whose forward runs these attributes in a row, with control flow that tracing cannot
 # follow: (first linear layer, activation, second linear layer, dropouts between them).
@@ -35,7 +37,6 @@ _RELU_FUNCTIONS = (
     nn.functional.relu,
     nn.functional.relu_,
 )
-_DROPOUTS = (nn.Dropout,)
 
 
 class Site(NamedTuple):
@@ -58,87 +59,6 @@ class Report(list[Site]):
         )
 
 
-class _Chain:
-    """The modules of one site, and whether their fused form may run now."""
-
-    def __init__(
-        self,
-        linear1: nn.Linear,
-        linear2: nn.Linear,
-        dropouts: tuple[nn.Module, ...],
-        options: dict[str, Any],
-    ) -> None:
-        self.linear1, self.linear2, self.dropouts = linear1, linear2, dropouts
-        self.activation: nn.Module | None = None
-        self.options = options
-
-    def runs_fused(self) -> bool:
-        """Nothing between the layers is to be seen or changed by anybody."""
-        return not (
-            any(d.training and d.p > 0 for d in self.dropouts)  # type: ignore[operator]
-            or _is_observed(self.linear1)
-            or _is_observed(self.linear2)
-            or (self.activation is not None and _is_observed(self.activation))
-        )
-
-
-def _is_observed(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
-class FusedFirst(nn.Linear):
-    """A linear layer that computes the two layers that it begins; made by :func:`fuse`."""
-
-    _chain: _Chain
-
-    def forward(self, input: Tensor) -> Tensor:
-        chain = self._chain
-        if not chain.runs_fused():
-            return super().forward(input)
-        second = chain.linear2
-        return functional.two_layer(
-            input, self.weight, second.weight, self.bias, second.bias, **chain.options
-        )
-
-    @property
-    def backend(self) -> str | None:
-        backend: str | None = self._chain.options["backend"]
-        return backend
-
-
-class FusedSecond(nn.Linear):
-    """A linear layer whose work the first one has done; made by :func:`fuse`."""
-
-    _chain: _Chain
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input if self._chain.runs_fused() else super().forward(input)
-
-
-class FusedActivation(nn.Module):
-    """The ReLU between the two; made by :func:`fuse`."""
-
-    _chain: _Chain
-    original: Any
-
-    def __init__(self, chain: _Chain, original: Any) -> None:
-        super().__init__()
-        # Not as submodules: neither is this one's.
-        self.__dict__["_chain"] = chain
-        self.__dict__["original"] = original
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self._chain.runs_fused():
-            return input
-        result: Tensor = self.original(input)
-        return result
-
-
 class _Candidate(NamedTuple):
     parent: nn.Module
     linear1: str
@@ -158,7 +78,7 @@ def _in_sequential(parent: nn.Sequential) -> Iterator[_Candidate]:
     at = 0
     while at < len(children):
         end = at + 2
-        while end < len(children) and isinstance(children[end][1], _DROPOUTS):
+        while end < len(children) and isinstance(children[end][1], DROPOUTS):
             end += 1
         if end < len(children):
             (first, a), (activation, b), (second, c) = children[at], children[at + 1], children[end]
@@ -218,7 +138,7 @@ def _by_tracing(parent: nn.Module) -> Iterator[_Candidate]:
             return None
         return str(node.target)
 
-    dropout_names = [name for name, child in children.items() if isinstance(child, _DROPOUTS)]
+    dropout_names = [name for name, child in children.items() if isinstance(child, DROPOUTS)]
     taken: set[str] = set()
     for node in graph.nodes:
         first = child_of(node, linears)
@@ -271,8 +191,10 @@ def _why_not(candidate: _Candidate, places: Counter[int]) -> str | None:
         return f"{candidate.linear1} and {candidate.linear2} are one module"
     for name in (candidate.linear1, candidate.activation, candidate.linear2, *candidate.dropouts):
         module = getattr(parent, name)
-        if isinstance(module, nn.Module) and _is_observed(module):
+        if isinstance(module, nn.Module) and is_observed(module):
             return f"{name} has hooks"
+        if isinstance(module, nn.Module) and "forward" in module.__dict__:
+            return f"{name} has a forward of its own"
     if first.weight.dtype != second.weight.dtype:
         return f"{candidate.linear1} and {candidate.linear2} differ in dtype"
     if first.weight.device != second.weight.device:
@@ -345,10 +267,14 @@ def _proof(candidate: _Candidate) -> str:
 
 def _fuse_one(candidate: _Candidate, options: dict[str, Any]) -> None:
     parent = candidate.parent
-    linear1, linear2 = getattr(parent, candidate.linear1), getattr(parent, candidate.linear2)
     activation = getattr(parent, candidate.activation)
-    dropouts = tuple(getattr(parent, name) for name in candidate.dropouts)
-    chain = _Chain(linear1, linear2, dropouts, options)
+    chain = Chain(
+        parent,
+        (candidate.linear1, candidate.activation, candidate.linear2),
+        candidate.dropouts,
+        options,
+    )
+    linear1, linear2 = chain.linear1, chain.linear2
     # Past __setattr__, which would make the chain's modules submodules of each other.
     linear1.__dict__["_chain"] = linear2.__dict__["_chain"] = chain
     linear1.__class__, linear2.__class__ = FusedFirst, FusedSecond
@@ -390,7 +316,11 @@ def unfuse(model: nn.Module) -> int:
 def _unfuse_one(parent: nn.Module, name: str, stand_in: FusedActivation) -> None:
     chain, original = stand_in._chain, stand_in.original
     for linear in (chain.linear1, chain.linear2):
-        linear.__class__ = nn.Linear
+        if parametrize.is_parametrized(linear):  # by a class made for this layer alone
+            type(linear).__bases__ = (nn.Linear,)
+            type(linear).__name__ = f"Parametrized{nn.Linear.__name__}"
+        else:
+            linear.__class__ = nn.Linear
         del linear.__dict__["_chain"]
     if isinstance(original, nn.Module):
         original.train(stand_in.training)

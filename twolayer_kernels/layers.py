@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .functional import two_layer
+from .modules import call_two_layers
 
 
 class TwoLayerForward(nn.Module):
@@ -32,5 +32,4 @@ class TwoLayerForward(nn.Module):
     linear2: nn.Linear
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = self.linear1, self.linear2
-        return two_layer(x, first.weight, second.weight, first.bias, second.bias)
+        return call_two_layers(self.linear1, self.linear2, x)

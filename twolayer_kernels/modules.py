@@ -7,11 +7,62 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checks, functional
+from . import checks, functional, transparency
+from .transparency import plain_parameters
 
 
-def _is_sharded(*parameters: Tensor) -> bool:
-    return any(hasattr(p, "placements") for p in parameters)  # DTensors
+def _is_sharded(*layers: Any) -> bool:
+    return any(
+        hasattr(layer._parameters.get("weight"), "placements")  # a DTensor
+        for layer in layers
+        if isinstance(layer, nn.Linear)
+    )
+
+
+def why_called_apart(module: FusedTwoLayer) -> str | None:
+    """Why a call of the module would call its layers, or ``None`` where it would not."""
+    linear1, linear2 = module.linear1, module.linear2
+    if _is_sharded(linear1, linear2):
+        return None
+    return transparency.why_called({"linear1": linear1, "linear2": linear2})
+
+
+def call_two_layers(
+    linear1: Any, linear2: Any, x: Tensor, *, recompute: bool = False, backend: str | None = None
+) -> Tensor:
+    """``linear2(relu(linear1(x)))``, fused where nothing can tell the difference.
+
+    Args:
+        linear1, linear2: ``nn.Linear``, or any modules in their place. They are called, one after
+            the other, where that can be seen: see :func:`transparency.why_called`.
+        x: as for :func:`functional.two_layer`.
+        recompute, backend: as for :func:`functional.two_layer`.
+
+    Raises:
+        NotImplementedError: the layers must be called, and another backend than torch is named.
+    """
+    if _is_sharded(linear1, linear2):
+        from . import sharding  # torch.distributed.tensor takes a second to load
+
+        if sharding.does_the_work_of(linear1, linear2, x):
+            return sharding.two_layer(
+                x,
+                linear1.weight,
+                linear2.weight,
+                linear1.bias,
+                linear2.bias,
+                recompute=recompute,
+                backend=backend,
+            )
+    reason = transparency.why_called({"linear1": linear1, "linear2": linear2})
+    if reason is not None:
+        functional.check_operations(backend, reason)
+        y: Tensor = linear2(torch.relu(linear1(x)))
+        return y
+    # In the order in which calls of the layers read them: a parametrization may draw numbers.
+    w1, b1 = linear1.weight, linear1.bias
+    w2, b2 = linear2.weight, linear2.bias
+    return functional.two_layer(x, w1, w2, b1, b2, recompute=recompute, backend=backend)
 
 
 class TwoLayerNet(nn.Module):
@@ -55,8 +106,8 @@ class FusedTwoLayer(nn.Module):
     """``Linear -> ReLU -> Linear`` in one fused call: ``y = relu(x w1^T + b1) w2^T + b2``.
 
     Parameters, their names in the state dict, and their initial values under one seed are those
-    of :class:`TwoLayerNet`. The two ``nn.Linear`` submodules hold the parameters; they are not
-    called, so forward hooks on them do not run.
+    of :class:`TwoLayerNet`. The two ``nn.Linear`` submodules hold the parameters. They are called,
+    one after the other, where that can be seen: with hooks on them, or replaced by other modules.
 
     Args:
         in_features, hidden_features, out_features: widths of the three layers of units.
@@ -160,22 +211,16 @@ class FusedTwoLayer(nn.Module):
         return self.linear2.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        modules: Any = self._modules
-        linear1, linear2 = modules["linear1"], modules["linear2"]
-        try:  # past the search of nn.Module.__getattr__: it takes 1.5 of a small call's 6 us
-            first: Any = linear1._parameters
-            second: Any = linear2._parameters
-            w1, b1, w2, b2 = first["weight"], first["bias"], second["weight"], second["bias"]
-        except KeyError:  # parametrized or pruned
-            w1, b1, w2, b2 = linear1.weight, linear1.bias, linear2.weight, linear2.bias
-        if (type(w1) is not nn.Parameter or type(w2) is not nn.Parameter) and _is_sharded(w1, w2):
-            from . import sharding  # torch.distributed.tensor takes a second to load
-
-            return sharding.two_layer(
-                x, w1, w2, b1, b2, recompute=self.recompute, backend=self.backend
-            )
-        return functional.two_layer(
-            x, w1, w2, b1, b2, recompute=self.recompute, backend=self.backend
+        if not torch.compiler.is_dynamo_compiling():
+            modules: Any = self._modules
+            # What a call nearly always finds; None sends it to look in Python, much slower.
+            parameters = plain_parameters(modules.get("linear1"), modules.get("linear2"))
+            if parameters is not None:
+                return functional.two_layer(
+                    x, *parameters, recompute=self.recompute, backend=self.backend
+                )
+        return call_two_layers(
+            self.linear1, self.linear2, x, recompute=self.recompute, backend=self.backend
         )
 
     def extra_repr(self) -> str:

@@ -3,9 +3,10 @@
 A compiler cannot look into an extension; it needs a name, a schema, the shapes that come out and
 the operator that is the gradient. Eager calls do not pass here: see docs/design.md.
 
-``torch.ops.twolayer_kernels.two_layer`` and ``linear_relu`` are differentiable, once; their
-``*_backward`` are not. What an operator has no tensor for (an activation that is not kept, a
-gradient that is not needed) comes back as an empty one, since schemas have no optional results.
+``torch.ops.twolayer_kernels.two_layer`` and ``linear_relu`` are differentiable; their
+``*_backward`` are not, a second derivative takes torch's operations in their place. What an
+operator has no tensor for (an activation that is not kept, a gradient that is not needed) comes
+back as an empty one, since schemas have no optional results.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch
+from . import dispatch, operations
 
 NAMESPACE = "twolayer_kernels"
 _library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
@@ -149,6 +150,10 @@ def _differentiate_two_layer(
     needs = list(ctx.needs_input_grad[:5])
     if grad_y is None:
         return (None,) * 7
+    if torch.is_grad_enabled():  # the gradients are to be differentiated
+        x, w1, w2, b1, _ = ctx.saved_tensors
+        a = operations.linear_relu(x, w1, b1)
+        return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, tuple(needs)), None, None)
     gradients = two_layer_backward(grad_y, *ctx.saved_tensors, needs, ctx.backend)
     return (*(g if n else None for g, n in zip(gradients, needs, strict=True)), None, None)
 
@@ -160,6 +165,9 @@ def _save_linear_relu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None
 
 def _differentiate_linear_relu(ctx: Any, grad_a: Tensor) -> tuple[Tensor | None, ...]:
     needs = list(ctx.needs_input_grad[:3])
+    if torch.is_grad_enabled():
+        x, w, a = ctx.saved_tensors
+        return (*operations.linear_relu_gradients(grad_a, x, w, a, tuple(needs)), None)
     gradients = linear_relu_backward(grad_a, *ctx.saved_tensors, needs, ctx.backend)
     return (*(g if n else None for g, n in zip(gradients, needs, strict=True)), None)
 

@@ -7,12 +7,54 @@ second bias is added. As in Megatron-LM (https://arxiv.org/abs/1909.08053, secti
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from torch import Tensor
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_module
 
 from . import functional
+from .transparency import has_global_hooks, is_observed
+
+
+def _is_of_a_style(hook: Any, prepare: str, *expected: Any) -> bool:
+    """Whether ``distribute_module`` made the hook, for a parallel style with these layouts."""
+    if getattr(hook, "__globals__", None) is not distribute_module.__globals__:
+        return False
+    held = [cell.cell_contents for cell in hook.__closure__ or ()]
+    return any(
+        isinstance(fn, partial) and fn.func.__name__ == prepare and fn.args == expected
+        for fn in held
+    )
+
+
+def _has_only_hooks_of_its_style(layer: nn.Module, taken: Any, given: Any) -> bool:
+    before, after = layer._forward_pre_hooks, layer._forward_hooks
+    return (
+        not (layer._backward_hooks or layer._backward_pre_hooks or has_global_hooks())
+        and type(layer) is nn.Linear
+        and "forward" not in layer.__dict__
+        and len(before) == len(after) == 1
+        and all(_is_of_a_style(h, "_prepare_input_fn", *taken) for h in before.values())
+        and all(_is_of_a_style(h, "_prepare_output_fn", given, True) for h in after.values())
+    )
+
+
+def does_the_work_of(linear1: nn.Module, linear2: nn.Module, x: Any) -> bool:
+    """Whether :func:`two_layer` does all that calls of these layers would.
+
+    So it is for layers without hooks, and for those of ``ColwiseParallel()`` and
+    ``RowwiseParallel()`` with their default layouts, whose hooks hand over what is computed here
+    in one go. Others are called.
+    """
+    if not (is_observed(linear1) or is_observed(linear2)):
+        return type(linear1) is type(linear2) is nn.Linear and not has_global_hooks()
+    whole, part = (Replicate(),), (Shard(-1),)
+    return (
+        type(x) is Tensor
+        and _has_only_hooks_of_its_style(linear1, (whole, whole), part)
+        and _has_only_hooks_of_its_style(linear2, (part, part), whole)
+    )
 
 
 def _check(name: str, parameter: Any, mesh: Any, wanted: tuple[Any, ...]) -> None:
@@ -21,7 +63,7 @@ def _check(name: str, parameter: Any, mesh: Any, wanted: tuple[Any, ...]) -> Non
         raise ValueError(
             f"FusedTwoLayer: {name} must be placed {wanted} beside the other parameters, got"
             f" {found}. Tensor parallelism takes linear1 column-wise and linear2 row-wise on a mesh"
-            " of one dimension; fully_shard takes the whole FusedTwoLayer, not its layers"
+            " of one dimension"
         )
 
 

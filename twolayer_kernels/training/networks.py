@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as module_hooks
 
-from .. import dispatch
-from ..fusing import FusedActivation, FusedFirst, FusedSecond
+from .. import dispatch, transparency
+from ..chains import FusedActivation, FusedFirst, FusedSecond
 from ..modules import FusedTwoLayer, TwoLayerNet
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -41,15 +40,6 @@ class Network(NamedTuple):
         return self.w1.dtype
 
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
-_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
-
-
 def _refuse(what: str) -> NotImplementedError:
     return NotImplementedError(f"fit: {what}{WRITE_THE_LOOP}")
 
@@ -73,11 +63,17 @@ def _layers(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module | None]:
     )
 
 
-def _check_unobserved(name: str, module: nn.Module) -> None:
-    if any(getattr(module, hooks) for hooks in _HOOKS):
-        raise _refuse(f"{name} has hooks, which it would not run")
-    if "forward" in vars(module):
-        raise _refuse(f"{name} has a forward of its own")
+def _check_unseen(model: nn.Module, layers: dict[str, nn.Module], others: list[nn.Module]) -> None:
+    """Nothing but the layers' weights and biases may have a say in a step."""
+    reason = transparency.why_called(layers, (nn.Linear, FusedFirst, FusedSecond))
+    if reason is not None:
+        raise _refuse(reason)
+    for module in (model, *others):
+        if transparency.is_observed(module) or "forward" in vars(module):
+            raise _refuse(f"{type(module).__name__} has hooks or a forward of its own")
+    for name, layer in layers.items():
+        if set(layer._parameters) != {"weight", "bias"}:
+            raise _refuse(f"{name} is parametrized")
 
 
 def network_of(model: nn.Module) -> Network:
@@ -90,17 +86,9 @@ def network_of(model: nn.Module) -> Network:
     if not isinstance(model, nn.Module):
         raise TypeError(f"fit: model must be a torch.nn.Module, got {type(model).__name__}")
     first, second, activation = _layers(model)
-    if any(getattr(module_hooks, hooks) for hooks in _GLOBAL_HOOKS):
-        raise _refuse("hooks on all modules are set, which it would not run")
-    for name, module in (("the model", model), ("linear1", first), ("linear2", second)):
-        _check_unobserved(name, module)
-    if activation is not None:
-        _check_unobserved("the activation", activation)
-    for name, layer, fused in (("linear1", first, FusedFirst), ("linear2", second, FusedSecond)):
-        if type(layer) not in (nn.Linear, fused):
-            raise _refuse(f"{name} is a {type(layer).__name__}, not a plain nn.Linear")
-        if set(layer._parameters) != {"weight", "bias"}:
-            raise _refuse(f"{name} is parametrized")
+    _check_unseen(
+        model, {"linear1": first, "linear2": second}, [] if activation is None else [activation]
+    )
     named: dict[str, Tensor | None] = {
         "linear1.weight": first._parameters["weight"],
         "linear2.weight": second._parameters["weight"],
@@ -112,6 +100,9 @@ def network_of(model: nn.Module) -> Network:
             raise _refuse(f"{name} is a {type(parameter).__name__}, not a plain nn.Parameter")
     network = Network(*named.values())  # type: ignore[arg-type]
     _check_parameters(named, network)
+    way, reason = transparency.way_of_call(*network)
+    if way is not transparency.Way.DIRECT and not torch.autograd.profiler._is_profiler_enabled:
+        raise _refuse(reason)
     return network
 
 

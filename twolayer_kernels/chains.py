@@ -1,0 +1,114 @@
+"""What :func:`fuse` makes of three modules: how they share the work, and when each does its own.
+
+The first linear layer becomes a :class:`FusedFirst`, the second a :class:`FusedSecond`, and a
+:class:`FusedActivation` takes the place of the ReLU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import functional
+from .transparency import is_observed, why_called
+
+DROPOUTS = (nn.Dropout,)
+
+
+class Chain:
+    """The modules of one site, and whether their fused form may run now."""
+
+    def __init__(
+        self,
+        parent: nn.Module,
+        names: tuple[str, str, str],
+        dropouts: tuple[str, ...],
+        options: dict[str, Any],
+    ) -> None:
+        self.parent, self.names, self.dropouts, self.options = parent, names, dropouts, options
+        self.linear1: Any = parent._modules[names[0]]
+        self.linear2: Any = parent._modules[names[2]]
+        self.activation: Any = None  # comes into its place last
+
+    def runs_fused(self, asking: nn.Module) -> bool:
+        """Nothing between the layers is to be seen or changed by anybody.
+
+        ``asking`` is the one of the three that is being called: all three decide alike, so none
+        may be a copy of its own.
+        """
+        own = asking is self.linear1 or asking is self.activation or asking is self.linear2
+        return own and self.why_apart() is None
+
+    def why_apart(self) -> str | None:
+        """Why the three do their own part, or ``None`` where the first computes all."""
+        linear1, linear2 = self.linear1, self.linear2
+        activation: Any = self.activation
+        modules, (name1, name_between, name2) = self.parent._modules, self.names
+        if (
+            modules.get(name1) is not linear1
+            or modules.get(name_between) is not self.activation
+            or modules.get(name2) is not linear2
+        ):
+            return "one of the layers is replaced"
+        for name in self.dropouts:
+            dropout: Any = modules.get(name)
+            if type(dropout) not in DROPOUTS:
+                return f"{name} is replaced"
+            if dropout.training and dropout.p > 0:
+                return "dropout is on"
+            if is_observed(dropout):
+                return f"{name} has hooks"
+        if "forward" in activation.__dict__ or is_observed(activation):
+            return f"{name_between} has hooks"
+        if isinstance(activation.original, nn.Module) and is_observed(activation.original):
+            return f"{name_between} has hooks"
+        return why_called({name1: linear1, name2: linear2}, (FusedFirst, FusedSecond))
+
+
+class FusedFirst(nn.Linear):
+    """A linear layer that computes the two layers that it begins; made by :func:`fuse`."""
+
+    _chain: Chain
+
+    def forward(self, input: Tensor) -> Tensor:
+        chain = self._chain
+        if not chain.runs_fused(self):
+            return super().forward(input)
+        second = chain.linear2
+        w1, b1 = self.weight, self.bias
+        w2, b2 = second.weight, second.bias
+        return functional.two_layer(input, w1, w2, b1, b2, **chain.options)
+
+    @property
+    def backend(self) -> str | None:
+        backend: str | None = self._chain.options["backend"]
+        return backend
+
+
+class FusedSecond(nn.Linear):
+    """A linear layer whose work the first one has done; made by :func:`fuse`."""
+
+    _chain: Chain
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input if self._chain.runs_fused(self) else super().forward(input)
+
+
+class FusedActivation(nn.Module):
+    """The ReLU between the two; made by :func:`fuse`."""
+
+    _chain: Chain
+    original: Any
+
+    def __init__(self, chain: Chain, original: Any) -> None:
+        super().__init__()
+        # Not as submodules: neither is this one's.
+        self.__dict__["_chain"] = chain
+        self.__dict__["original"] = original
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self._chain.runs_fused(self):
+            return input
+        result: Tensor = self.original(input)
+        return result
