@@ -137,9 +137,9 @@ def test_blocks_and_stopwatch():
     [
         (["--data", "nosuch.csv"], "nosuch.csv: No such file"),
         (["--data", "folder.csv"], "folder.csv: Is a directory"),
-        (["--data", "d.xlsx"], "d.xlsx: must be a .npz or .csv file"),
+        (["--data", "d.xlsx"], "d.xlsx: must be a .csv, .tsv or .txt"),
         (["--data", "clouds.csv", "--target", "z"], "no column 'z'; its columns: a, b, c, label"),
-        (["--data", "d.npz", "--target", "z"], "d.npz: --target names a column of a .csv"),
+        (["--data", "d.npz", "--target", "z"], "d.npz: --target names a column of a table"),
         (["--target", "z"], "--target names a column of the file of --data"),
         (["--out", "clouds.csv"], "clouds.csv: --out must be a folder"),
         (["--out", "clouds.csv/out"], "clouds.csv/out: cannot be made"),

@@ -62,7 +62,7 @@ def test_npz_files():
         ("\n \n", "holds no samples"),
         ("a,b\n", "holds a header but no samples"),
         ("1\n2\n", "at least 2 columns"),
-        ("a;b\n1;2\n", "at least 2 columns, separated by commas"),
+        ("a b\n1 2\n", "at least 2 columns, separated by commas, semicolons, tabs or |"),
         ("1,2,0\n3,1\n", "line 2 has 2 columns, the first has 3"),
         ("1,2,0\n3,,1\n", "line 2, column '2' is empty"),
         ("1,2,0\n3,4,\n", "line 2, column '3' is empty"),

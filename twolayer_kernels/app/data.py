@@ -142,7 +142,7 @@ def prepare(samples: Samples, seed: int) -> Data:
 
 def digits(seed: int) -> Data:
     """1797 handwritten digits of 8 x 8 pixels, the set that scikit-learn brings with it."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
     return prepare(Samples("digits", x, y), seed)
