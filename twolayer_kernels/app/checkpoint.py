@@ -3,7 +3,8 @@
 ``torch.load(path, weights_only=True)`` gives a dict. ``model`` is the state dict
 of a ``TwoLayerNet`` (``linear1.weight``, ...); ``x = (raw - feature_mean) /
 feature_scale`` goes in; ``classes[y.argmax(1)]``, or for regression
-``y * target_scale + target_mean``, comes out.
+``y * target_scale + target_mean``, comes out. Of a table whose columns were prepared, ``raw`` are
+the numbers, where one is missing, and the features of text; ``preparation`` says in JSON which.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from .. import __version__
 from .data import Data
 from .failures import BadInput
+from .preparation import Preparation
 from .training import LOSSES, Config, Training
 
 FORMAT = 1
@@ -80,6 +82,7 @@ def save(path: Path, training: Training) -> None:
         "feature_scale": data.feature_scale,
         "target_mean": data.target_mean,
         "target_scale": data.target_scale,
+        "preparation": data.preparation.to_json() if data.preparation is not None else None,
     }
     try:
         handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
@@ -137,6 +140,21 @@ def config_of(path: Path, content: Checkpoint) -> Config:
         if not is_sane(config.get(name)):
             raise BadInput(f"{path}: is no checkpoint of --save: its config has no usable {name}")
     return Config(**{name: config[name] for name in sane})
+
+
+def preparation_of(path: Path, content: Checkpoint) -> Preparation | None:
+    """How features came from the columns; ``None`` in a checkpoint that does not say.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    text = content.get("preparation")
+    if text is None:
+        return None
+    try:
+        return Preparation.from_json(text)
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def _check_fit(path: Path, content: Checkpoint, training: Training) -> None:

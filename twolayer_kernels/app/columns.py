@@ -56,6 +56,11 @@ class Numbers(NamedTuple):
     def all_numbers(self) -> bool:
         return not self.wrong.any()
 
+    def at(self, rows: Array) -> Numbers:
+        return self._replace(
+            values=self.values[rows], missing=self.missing[rows], wrong=self.wrong[rows]
+        )
+
 
 def _mask(cells: Cells) -> Array:
     return np.asarray(cells.to_numpy(zero_copy_only=False), bool)
@@ -134,3 +139,12 @@ def as_targets(labels: list[Any], numbers: Numbers) -> Array:
         except (ValueError, OverflowError):
             pass
     return numbers.values
+
+
+def fault(cell: object) -> str:
+    """What is wrong with a cell that is no finite number, or is missing."""
+    if cell is None or cell == "":
+        return "is empty"
+    if isinstance(cell, float) or is_number(str(cell), comma=True):
+        return f"is {cell}, not a finite number"
+    return f"is no number: {str(cell)[:40]!r}"

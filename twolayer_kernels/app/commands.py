@@ -47,13 +47,29 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Your samples: .npz with arrays x and y, or .csv with the target in its last"
-            " column. Integer or text targets: classification; decimal ones: regression."
+            help="Your samples: a table (.csv, .tsv, .txt, each also .gz, or .parquet) with the"
+            " target in its last column, or .npz with arrays x and y."
+            " Integer or text targets: classification; decimal ones: regression."
             " Without it: handwritten digits, then the tutorials' regression.",
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The csv column that is the target.")
+        str | None, typer.Option(metavar="NAME", help="The table's column that is the target.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A column of numbers to take as text, such as a code; may be given again.",
+        ),
+    ] = None,
+    prepare: Annotated[
+        bool | None,
+        typer.Option(
+            "--prepare/--no-prepare",
+            help="Make features of text, truth values and missing numbers, or refuse them."
+            " Default: make.",
+        ),
     ] = None,
     hidden: Annotated[
         int | None,
@@ -112,6 +128,8 @@ def train(
         out=out,
         save=save,
         resume=resume,
+        prepare=prepare,
+        text=tuple(text) if text else None,
     )
     room.train(options, Console())
 

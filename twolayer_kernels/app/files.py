@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import as_numbers, as_targets, is_number
+from .columns import as_numbers, as_targets, fault, is_number
 from .failures import BadInput
 from .tables import KINDS, is_table, read_table, target_place
 
@@ -25,11 +25,16 @@ Array = NDArray[Any]
 
 
 class Samples(NamedTuple):
-    """Raw ``x`` (samples, features), float64, and ``y``, whose dtype says which task it is."""
+    """Raw ``x`` (samples, features), float64, and ``y``, whose dtype says which task it is.
+
+    ``columns`` and ``target`` are a table's names.
+    """
 
     name: str
     x: Array
     y: Array
+    columns: list[str] | None = None
+    target: str = ""
 
 
 def read_samples(path: Path, target: str | None) -> Samples:
@@ -46,13 +51,12 @@ def read_samples(path: Path, target: str | None) -> Samples:
     try:
         if path.stat().st_size == 0:
             raise BadInput(f"{path}: the file is empty")
-        x, y = _read_npz(path) if kind == ".npz" else _read_table(path, target)
+        return _read_npz(path) if kind == ".npz" else _read_table(path, target)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}") from error
-    return Samples(str(path), x, y)
 
 
-def _read_npz(path: Path) -> tuple[Array, Array]:
+def _read_npz(path: Path) -> Samples:
     try:
         with path.open("rb") as file:
             arrays = np.load(file, allow_pickle=False)
@@ -85,18 +89,11 @@ def _read_npz(path: Path) -> tuple[Array, Array]:
             raise BadInput(f"{path}: {name}{list(place)} is {array[place]}, not a finite number")
     if y.dtype.kind in "ub":
         y = y.astype(np.int64)
-    return x.astype(np.float64), y.astype(np.float64) if y.dtype.kind == "f" else y
+    y = y.astype(np.float64) if y.dtype.kind == "f" else y
+    return Samples(str(path), x.astype(np.float64), y)
 
 
-def _fault(cell: object) -> str:
-    if cell is None or cell == "":
-        return "is empty"
-    if isinstance(cell, float) or is_number(str(cell)):
-        return f"is {cell}, not a finite number"
-    return f"is no number: {str(cell)[:40]!r}"
-
-
-def _read_table(path: Path, target: str | None) -> tuple[Array, Array]:
+def _read_table(path: Path, target: str | None) -> Samples:
     """The table's numbers as they are; the first cell that is none is named."""
     table = read_table(path, [target] if target is not None else [])
     column = target_place(table, target)
@@ -108,6 +105,8 @@ def _read_table(path: Path, target: str | None) -> tuple[Array, Array]:
     if bad.any():
         row, place = (int(i) for i in np.argwhere(bad)[0])
         cell = table.cells.column(place)[row].as_py()
-        raise BadInput(f"{table.where(row, place)} {_fault(cell)}")
+        raise BadInput(f"{table.where(row, place)} {fault(cell)}")
     x = np.stack([found.values for found in numbers], 1)
-    return np.delete(x, column, 1), as_targets(labels, numbers[column])
+    names = table.names[:column] + table.names[column + 1 :]
+    y = as_targets(labels, numbers[column])
+    return Samples(str(path), np.delete(x, column, 1), y, names, table.names[column])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -126,6 +127,13 @@ class Table:
 
     def __len__(self) -> int:
         return int(self.cells.num_rows)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        return self.cells.column(self.names.index(name))
+
+    def refuse(self, row: int, name: str, what: str) -> NoReturn:
+        """Raises BadInput for what a cell is."""
+        raise BadInput(f"{self.where(row, self.names.index(name))} {what}")
 
     def where(self, row: int, column: int) -> str:
         """``FILE: line 3, column 'b'``, for messages."""
