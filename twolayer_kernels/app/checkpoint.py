@@ -10,8 +10,6 @@ the numbers, where one is missing, and the features of text; ``preparation`` say
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from .. import __version__
 from .data import Data
 from .failures import BadInput
+from .outputs import whole_file
 from .preparation import Preparation
 from .training import LOSSES, Config, Training
 
@@ -84,17 +83,8 @@ def save(path: Path, training: Training) -> None:
         "target_scale": data.target_scale,
         "preparation": data.preparation.to_json() if data.preparation is not None else None,
     }
-    try:
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        try:
-            torch.save(content, unfinished)
-            os.replace(unfinished, path)
-        except BaseException:
-            os.unlink(unfinished)
-            raise
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error
+    with whole_file(path) as unfinished:
+        torch.save(content, unfinished)
 
 
 def load(path: Path) -> Checkpoint:

@@ -124,6 +124,15 @@ def as_text(cells: Cells) -> Array:
     return text
 
 
+def not_among(cells: Cells, categories: list[str | None]) -> tuple[int, str]:
+    """How many cells hold other text than ``categories``, of which ``None`` is none; and one."""
+    text = cells if pa.types.is_string(cells.type) else pc.cast(cells, pa.string())
+    text = pc.if_else(_is_missing(text), None, text)
+    known = pc.is_in(text, pa.array(categories, pa.string()))
+    others = text.filter(pc.invert(known))
+    return len(others), str(others[0].as_py() or "(missing)") if len(others) else ""
+
+
 def as_targets(labels: list[Any], numbers: Numbers) -> Array:
     """Targets whose dtype says the task: int64 or str are classes, float64 is a quantity.
 

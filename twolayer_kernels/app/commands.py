@@ -135,6 +135,37 @@ def train(
 
 
 @app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What train --save wrote.")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TABLE",
+            help="The rows to predict: a table with the columns of the one that was trained on,"
+            " in any order, with or without the target; or .npz with the array x.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the predictions go, as .csv.")
+    ] = Path("predictions.csv"),
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write each class's probability too.")
+    ] = False,
+    threads: Threads = None,
+    backend: Backend = None,
+) -> None:
+    """Predict the rows of a table with a network that train --save kept.
+
+    One line for each row, in the table's order: a class's label, or a number in the target's units.
+    """
+    from rich.console import Console
+
+    from . import predict as room
+
+    room.predict(room.Options(model, table, out, probabilities, threads, backend), Console())
+
+
+@app.command()
 def ladder(
     rung: Annotated[
         list[str] | None,

@@ -170,7 +170,7 @@ def prepare(samples: Samples, seed: int) -> Data:
     train, test = _split(labels, len(x), seed)
     mean, scale = _scaling(x[train], name)
     names = samples.columns or [f"{column + 1}" for column in range(x.shape[1])]
-    preparation = plain(names, samples.target, mean, scale)
+    preparation = plain(names, samples.target, mean, scale, samples.header)
     return _data(name, (x - mean) / scale, y, classes, labels, train, test, preparation)
 
 

@@ -27,7 +27,7 @@ Array = NDArray[Any]
 class Samples(NamedTuple):
     """Raw ``x`` (samples, features), float64, and ``y``, whose dtype says which task it is.
 
-    ``columns`` and ``target`` are a table's names.
+    ``columns`` and ``target`` are a table's names, its own where it has a ``header``.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Samples(NamedTuple):
     y: Array
     columns: list[str] | None = None
     target: str = ""
+    header: bool = False
 
 
 def read_samples(path: Path, target: str | None) -> Samples:
@@ -56,23 +57,53 @@ def read_samples(path: Path, target: str | None) -> Samples:
         raise BadInput(f"{path}: {error.strerror or error}") from error
 
 
-def _read_npz(path: Path) -> Samples:
+def _arrays(path: Path, keys: tuple[str, ...]) -> list[Array]:
     try:
         with path.open("rb") as file:
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
-                raise BadInput(f"{path}: is a single array (.npy), needs an .npz with x and y")
-            for key in ("x", "y"):
+                wanted = " and ".join(keys)
+                raise BadInput(f"{path}: is a single array (.npy), needs an .npz with {wanted}")
+            for key in keys:
                 if key not in arrays:
                     found = ", ".join(arrays.files) or "none"
                     raise BadInput(f"{path}: has no array {key!r}; its arrays: {found}")
-            x, y = arrays["x"], arrays["y"]
+            return [arrays[key] for key in keys]
     except (ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise BadInput(f"{path}: is no readable .npz file of plain arrays ({error})") from error
+
+
+def _check_x(path: Path, x: Array) -> None:
     if x.dtype.kind not in "fiub":
         raise BadInput(f"{path}: x must hold numbers, got dtype {x.dtype}")
     if x.ndim != 2 or x.shape[1] == 0:
         raise BadInput(f"{path}: x must have shape (samples, features), got {x.shape}")
+
+
+def _check_finite(path: Path, name: str, array: Array) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise BadInput(f"{path}: {name}{list(place)} is {array[place]}, not a finite number")
+
+
+def read_features(path: Path) -> Array:
+    """The array ``x`` (samples, features) of an ``.npz`` file, float64.
+
+    Raises:
+        BadInput: the file cannot be read as such.
+    """
+    try:
+        (x,) = _arrays(path, ("x",))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from error
+    _check_x(path, x)
+    _check_finite(path, "x", x)
+    return x.astype(np.float64)
+
+
+def _read_npz(path: Path) -> Samples:
+    x, y = _arrays(path, ("x", "y"))
+    _check_x(path, x)
     if y.dtype.kind not in "fiubU":
         raise BadInput(f"{path}: y must hold numbers or text, got dtype {y.dtype}")
     if y.ndim == 2 and y.shape[1] == 1:
@@ -83,10 +114,8 @@ def _read_npz(path: Path) -> Samples:
         )
     if len(x) != len(y):
         raise BadInput(f"{path}: x has {len(x)} samples and y {len(y)}")
-    for name, array in (("x", x), ("y", y)):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise BadInput(f"{path}: {name}{list(place)} is {array[place]}, not a finite number")
+    _check_finite(path, "x", x)
+    _check_finite(path, "y", y)
     if y.dtype.kind in "ub":
         y = y.astype(np.int64)
     y = y.astype(np.float64) if y.dtype.kind == "f" else y
@@ -109,4 +138,6 @@ def _read_table(path: Path, target: str | None) -> Samples:
     x = np.stack([found.values for found in numbers], 1)
     names = table.names[:column] + table.names[column + 1 :]
     y = as_targets(labels, numbers[column])
-    return Samples(str(path), np.delete(x, column, 1), y, names, table.names[column])
+    return Samples(
+        str(path), np.delete(x, column, 1), y, names, table.names[column], table.source.has_header
+    )

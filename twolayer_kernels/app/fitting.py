@@ -93,7 +93,9 @@ def fit(table: Table, target: int, train: Array, text: Collection[str]) -> Prepa
             " decimal points; one of them would be misread"
         )
     mean, scale = _fit_numbers(columns, values)
-    preparation = Preparation(columns, mean, scale, table.names[target], text=list(text))
+    preparation = Preparation(
+        columns, mean, scale, table.names[target], text=list(text), header=table.source.has_header
+    )
     if not preparation.used:
         raise BadInput(f"{table.path}: no column is left to learn from")
     return preparation

@@ -91,6 +91,7 @@ class Preparation:
         target: the target column's name; empty for an array.
         target_mean, target_scale: ``raw = output * scale + mean``, for regression.
         text: the columns of ``--text``.
+        header: whether the columns' names are the table's own, not their numbers from 1.
     """
 
     columns: list[Column]
@@ -100,6 +101,7 @@ class Preparation:
     target_mean: list[float] = field(default_factory=list)
     target_scale: list[float] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
+    header: bool = False
 
     @cached_property
     def numbers(self) -> list[Number]:
@@ -256,7 +258,9 @@ class Preparation:
         )
 
 
-def plain(names: Sequence[str], target: str, mean: Array, scale: Array) -> Preparation:
+def plain(
+    names: Sequence[str], target: str, mean: Array, scale: Array, header: bool
+) -> Preparation:
     """The preparation of arrays and of ``--no-prepare``: every column a number, only scaled."""
     columns: list[Column] = [Number(name) for name in names]
-    return Preparation(columns, mean.tolist(), scale.tolist(), target)
+    return Preparation(columns, mean.tolist(), scale.tolist(), target, header=header)

@@ -15,6 +15,7 @@ from rich.table import Table
 from . import checkpoint, data, picture, told, words
 from .failures import BadInput
 from .machine import describe_backend, set_threads
+from .outputs import make_folder
 from .preparation import Preparation
 from .training import Config, Training
 
@@ -136,10 +137,7 @@ def _check_outputs(options: Options) -> None:
 
 def _make_folders(options: Options) -> None:
     for folder in (options.out, *([options.save.parent] if options.save else [])):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(f"{folder}: cannot be made: {error.strerror or error}") from error
+        make_folder(folder)
 
 
 def _score(training: Training, score: float) -> str:
