@@ -233,6 +233,19 @@ def test_targets(capsys):
     assert data.from_file(Path("d.csv"), None, 0, text=["b"]).classes == ["1.5", "2.5"]
 
 
+def test_whole_numbers_can_be_quantities(capsys):
+    write_table({"a": list(range(20)), "b": [1000 + i for i in range(20)]})
+    train("d.csv", "--regression", "--save", "c.pt", capsys=capsys)
+    assert data.from_file(Path("d.csv"), None, 0, regression=True).task == "regression"
+    rest = ("train", "--data", "d.csv", "--epochs", 2, "--resume", "c.pt")
+    assert "test R2" in run(*rest, capsys=capsys).out
+    np.savez("d.npz", x=np.ones((20, 1)), y=np.arange(20))
+    assert "test R2" in train("d.npz", "--regression", capsys=capsys).out
+    write_table({"a": list(range(20)), "b": ["x", "y"] * 10})
+    line = only_line(train("d.csv", "--regression", status=2, capsys=capsys))
+    assert line == "twolayer: d.csv: --regression needs targets that are numbers, got 'x'"
+
+
 def test_a_code_can_be_taken_as_text(capsys):
     write_table({"zip": [1000, 2000, 3000, 4000] * 5, "b": [0, 1] * 10})
     found = data.from_file(Path("d.csv"), None, 0, text=["zip"]).preparation

@@ -57,6 +57,7 @@ PLAIN = "size,price\n1.5,2\n2.5,3\n"
         ('"size","price"\n"1.5","2"\n"2.5","3"\n', "d.csv"),
         ('"size", "price"\n"1.5", "2"\n"2.5", "3"\n', "d.csv"),
         ("size;price\n+1,5;2e0\n25,E-1;3\n", "d.csv"),
+        ("size;price\n1,50;2,00\n2,50;3\n", "d.csv"),
     ],
     ids=lambda value: value.replace("\n", "/") if isinstance(value, str) else None,
 )
@@ -122,6 +123,8 @@ def test_cells_as_numbers():
     np.testing.assert_array_equal(truths.values, [1, 0, np.nan, 1])
     assert as_numbers(pa.array(["1,5", "2"]), decimal_comma=True).decimal == ","
     assert as_numbers(pa.array(["1,5", "2"]), decimal_comma=False).wrong.tolist() == [True, False]
+    grouped = as_numbers(pa.array(["1.234,5", "-1.234.567,0", "5", "7.00"]), decimal_comma=True)
+    np.testing.assert_array_equal(grouped.values, [1234.5, -1234567, 5, np.nan])
     assert as_numbers(pa.array(["1,5", "1.5", "2,5"]), decimal_comma=True).wrong.sum() == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +17,15 @@ Cells = Any  # a pyarrow Array or ChunkedArray: pyarrow has no types
 # pyarrow's own list: the empty cell, NA, N/A, NaN, null and their spellings.
 MISSING = frozenset(ConvertOptions().null_values)
 TRUE, FALSE = ("True", "TRUE", "true"), ("False", "FALSE", "false")
+# 1.234,5: with a decimal comma, points may set thousands apart.
+_THOUSANDS = r"^[+-]?\d{1,3}(\.\d{3})+,\d+$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity|nan)$"
 
 
 def is_number(cell: str, comma: bool = False) -> bool:
     """Whether the cell is a number, with a point or, where ``comma``, with a decimal comma."""
+    if comma and re.match(_THOUSANDS, cell):
+        return True
     for text in (cell, cell.replace(",", ".", 1) if comma and "." not in cell else cell):
         try:
             float(text)
@@ -108,6 +113,8 @@ def as_numbers(cells: Cells, decimal_comma: bool) -> Numbers:
     values, wrong = _parsed(text)
     decimal = "." if _contains(text, ".") else ""
     if decimal_comma and wrong.any():
+        grouped = pc.match_substring_regex(text, _THOUSANDS)
+        text = pc.if_else(grouped, pc.replace_substring(text, ".", ""), text)
         with_point = pc.match_substring(text, ".")
         commas = pc.replace_substring(pc.if_else(with_point, "no number", text), ",", ".")
         comma_values, comma_wrong = _parsed(commas)

@@ -56,6 +56,9 @@ def train(
     target: Annotated[
         str | None, typer.Option(metavar="NAME", help="The table's column that is the target.")
     ] = None,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="Whole-number targets are quantities, not classes.")
+    ] = False,
     text: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,6 +131,7 @@ def train(
         out=out,
         save=save,
         resume=resume,
+        regression=regression,
         prepare=prepare,
         text=tuple(text) if text else None,
     )

@@ -101,6 +101,13 @@ def _float32(array: Array) -> Tensor:
     return torch.tensor(np.ascontiguousarray(array), dtype=torch.float32)
 
 
+def _quantities(y: Array, name: str) -> Array:
+    """Whole-number targets as decimal ones, which make a regression."""
+    if y.dtype.kind == "U":
+        raise BadInput(f"{name}: --regression needs targets that are numbers, got {str(y[0])!r}")
+    return y.astype(np.float64)
+
+
 def _classes(y: Array, name: str) -> tuple[list[int] | list[str] | None, Array | None]:
     """The classes and each sample's number among them; nothing where targets are decimal."""
     if y.dtype.kind == "f":
@@ -111,7 +118,7 @@ def _classes(y: Array, name: str) -> tuple[list[int] | list[str] | None, Array |
     if len(found) > len(y) // 2:
         raise BadInput(
             f"{name}: {len(found)} classes in {len(y)} samples are too many to learn;"
-            " for regression, write the targets with a decimal point"
+            " for regression, write the targets with a decimal point or give --regression"
         )
     return found.tolist(), labels
 
@@ -158,14 +165,18 @@ def _data(
     )
 
 
-def prepare(samples: Samples, seed: int) -> Data:
+def prepare(samples: Samples, seed: int, regression: bool = False) -> Data:
     """Held-out split and scaling to mean 0 and standard deviation 1, both from ``seed`` alone.
+
+    Args:
+        regression: whether whole-number targets are quantities, not classes.
 
     Raises:
         BadInput: there is too little to learn from, or nothing to tell apart.
     """
     name, x, y = samples.name, samples.x, samples.y
     _check_size(len(x), name)
+    y = _quantities(y, name) if regression else y
     classes, labels = _classes(y, name)
     train, test = _split(labels, len(x), seed)
     mean, scale = _scaling(x[train], name)
@@ -174,11 +185,18 @@ def prepare(samples: Samples, seed: int) -> Data:
     return _data(name, (x - mean) / scale, y, classes, labels, train, test, preparation)
 
 
-def prepare_table(table: Table, target: str | None, seed: int, text: Collection[str] = ()) -> Data:
+def prepare_table(
+    table: Table,
+    target: str | None,
+    seed: int,
+    text: Collection[str] = (),
+    regression: bool = False,
+) -> Data:
     """The same for a table: its columns become features as :mod:`.fitting` says.
 
     Args:
         text: names of columns to take as text, though they hold numbers.
+        regression: as in :func:`prepare`.
 
     Raises:
         BadInput: as :func:`prepare`; or a cell is no number where nearly all others are.
@@ -186,6 +204,7 @@ def prepare_table(table: Table, target: str | None, seed: int, text: Collection[
     name, place = str(table.path), target_place(table, target)
     rows, y = fitting.targets(table, place, text)
     _check_size(len(rows), name)
+    y = _quantities(y, name) if regression else y
     classes, labels = _classes(y, name)
     train, test = _split(labels, len(rows), seed)
     preparation = fitting.fit(table, place, rows[train], text)
@@ -208,13 +227,19 @@ def digits(seed: int) -> Data:
 
 
 def from_file(
-    path: Path, target: str | None, seed: int, prepared: bool = True, text: Collection[str] = ()
+    path: Path,
+    target: str | None,
+    seed: int,
+    *,
+    prepared: bool = True,
+    text: Collection[str] = (),
+    regression: bool = False,
 ) -> Data:
     """A user's file, its columns prepared where it is a table and ``prepared`` is asked for."""
     if not prepared or not is_table(path):
-        return prepare(read_samples(path, target), seed)
+        return prepare(read_samples(path, target), seed, regression)
     names = [*text, *([target] if target is not None else [])]
-    return prepare_table(read_table(path, names), target, seed, text)
+    return prepare_table(read_table(path, names), target, seed, text, regression)
 
 
 def tutorial_regression(seed: int) -> Data:

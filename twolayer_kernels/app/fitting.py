@@ -44,7 +44,11 @@ def _read(table: Table, place: int, text: Collection[str]) -> Numbers | None:
 
 
 def targets(table: Table, place: int, text: Collection[str]) -> tuple[Array, Array]:
-    """The rows that have a target, and those targets; their dtype says the task."""
+    """The rows that have a target, and those targets; their dtype says the task.
+
+    Raises:
+        BadInput: nearly all of the column's cells are numbers, or one is infinite.
+    """
     found = _read(table, place, text)
     cells = table.cells.column(place)
     labels = as_text(cells)
@@ -129,7 +133,7 @@ def _text(name: str, values: Array) -> Column:
     kept = [value for value in encoder.categories_[0] if value not in set(rare)]
     if not kept:
         some = next(value for value in rare if value is not None)
-        dates = "dates are text here, " * bool(_DATE.match(some))
+        dates = "dates are text here; " * bool(_DATE.match(some))
         return LeftOut(name, f"{dates}no value stands in it twice, as {some[:30]!r}")
     if len(kept) == 1 and not rare:
         return LeftOut(name, "is the same in every row" if kept[0] is not None else "is empty")

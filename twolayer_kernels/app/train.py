@@ -42,6 +42,7 @@ class Options:
     resume: Path | None
     prepare: bool | None = None
     text: tuple[str, ...] | None = None
+    regression: bool = False
 
 
 _CONFIG_NAMES = {
@@ -55,8 +56,14 @@ _CONFIG_NAMES = {
 def _load_data(options: Options, seed: int) -> data.Data:
     if options.data is None:
         return data.digits(seed)
-    prepared = options.prepare is not False
-    return data.from_file(options.data, options.target, seed, prepared, options.text or ())
+    return data.from_file(
+        options.data,
+        options.target,
+        seed,
+        prepared=options.prepare is not False,
+        text=options.text or (),
+        regression=options.regression,
+    )
 
 
 def _training(samples: data.Data, config: Config, backend: str | None) -> Training:
@@ -97,6 +104,7 @@ def _resumed(options: Options, path: Path, console: Console) -> Training:
     if options.data is None and trained_on != "digits":
         raise BadInput(f"{path}: was trained on {trained_on}; name that file with --data")
     options = _as_prepared(options, path, checkpoint.preparation_of(path, content))
+    options = replace(options, regression=content["data"].get("task") == "regression")
     training = _training(_load_data(options, config.seed), config, options.backend)
     checkpoint.restore(path, content, training)
     threads = content["config"].get("threads")
