@@ -13,7 +13,7 @@ import torch
 from pyarrow import parquet
 from sklearn.datasets import load_digits
 
-from twolayer_kernels.app import checkpoint, data, train
+from twolayer_kernels.app import checkpoint, data, delimited, train
 from twolayer_kernels.app.preparation import Preparation
 from twolayer_kernels.app.tables import read_table
 
@@ -164,8 +164,8 @@ def test_unknown_values_are_noted(capsys):
 def test_a_large_table_is_read_in_parts(monkeypatch, capsys):
     houses(3000)
     training = train_and_save()
-    monkeypatch.setattr("twolayer_kernels.app.delimited._BLOCK_BYTES", 4096)
-    monkeypatch.setattr("twolayer_kernels.app.delimited._SAMPLE_BYTES", 256)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(delimited, "_SAMPLE_BYTES", 256)
     predict("houses.csv")
     found = np.array(predictions()["prediction"], np.float64)
     saved = training.data.preparation
@@ -178,6 +178,14 @@ def test_a_large_table_is_read_in_parts(monkeypatch, capsys):
     assert err == "twolayer: bad.csv: line 3001, column 'area' is no number: 'much'\n"
     assert Path("predictions.csv").read_bytes() == before
     assert not list(Path().glob("*.part"))
+
+
+def test_a_table_of_nothing_but_text():
+    rows = [f"{color},{size},{color == 'red'}" for color in ("red", "blue") for size in "smlsml"]
+    Path("d.csv").write_text("color,size,sold\n" + "\n".join(rows) + "\n")
+    train_and_save("d.csv", epochs=60)
+    predict("d.csv")
+    assert predictions()["prediction"] == [row.rpartition(",")[2] for row in rows]
 
 
 def test_digits_from_an_array(capsys):
@@ -223,6 +231,10 @@ HEADER = "area,color,garden,rooms\n"
         ("1,red,True,2\n", "lacks columns 'area', 'color', 'garden', 'rooms', which the model nee"),
         (HEADER + "1,red,True,2\nmuch,red,True,2\n", "line 3, column 'area' is no number: 'much'"),
         (HEADER + "1,red,maybe,2\n", "line 2, column 'garden' is no number: 'maybe'"),
+        (
+            HEADER.replace(",", ";") + "1,5;red;True;1\n2;red;True;1.500\n",
+            "line 3, column 'rooms' has a decimal point, and column 'area' decimal commas",
+        ),
         (HEADER + "inf,red,True,2\n", "line 2, column 'area' is inf, not a finite number"),
         (HEADER + "1,red,True,2\n1e300,red,True,2\n", "line 3 has a number too large to scale"),
         (HEADER + "1,red,True,2\n1,red,True\n", "line 3 has 3 columns, the first has 4"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from twolayer_kernels.app import delimited
 from twolayer_kernels.app.columns import as_numbers, as_text
 from twolayer_kernels.app.delimited import Delimited, find_separator
 from twolayer_kernels.app.failures import BadInput
@@ -160,8 +161,8 @@ def test_parquet_keeps_its_types():
 
 
 def test_a_table_larger_than_its_blocks(monkeypatch):
-    monkeypatch.setattr("twolayer_kernels.app.delimited._BLOCK_BYTES", 4096)
-    monkeypatch.setattr("twolayer_kernels.app.delimited._SAMPLE_BYTES", 256)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(delimited, "_SAMPLE_BYTES", 256)
     lines = [f'{i},"text, {i}\nand more"' for i in range(5000)]
     source = open_table(write("a,b\n" + "\n".join(lines), "d.csv.gz"))
     batches = list(source.batches())

@@ -75,6 +75,13 @@ def _is_missing(text: Cells) -> Cells:
     return pc.or_(pc.is_null(text), pc.is_in(text, pa.array(sorted(MISSING))))
 
 
+def _without(text: Cells, gone: Cells) -> Cells:
+    """The text, null where ``gone``."""
+    # Not the scalar None: beside a slice it gives other cells' bytes before pyarrow 24
+    # (apache/arrow#49410).
+    return pc.if_else(gone, pa.nulls(len(text), pa.string()), text)
+
+
 def _parsed(text: Cells) -> tuple[Array, Array]:
     """float64 values of text with a decimal point, and where it is none, nulls apart."""
     try:
@@ -82,7 +89,7 @@ def _parsed(text: Cells) -> tuple[Array, Array]:
         wrong = pa.array(np.zeros(len(text), bool))
     except pa.ArrowInvalid:
         good = pc.match_substring_regex(text, _NUMBER)
-        values = pc.cast(pc.if_else(good, text, None), pa.float64())
+        values = pc.cast(_without(text, pc.invert(good)), pa.float64())
         wrong = pc.fill_null(pc.invert(good), False)
     return values.to_numpy(zero_copy_only=False), _mask(wrong)
 
@@ -105,7 +112,7 @@ def as_numbers(cells: Cells, decimal_comma: bool) -> Numbers:
         missing = np.isnan(values)
         return Numbers(values, missing, np.zeros(len(values), bool), truths=truths)
     gone = _is_missing(cells)
-    text, missing = pc.if_else(gone, None, cells), _mask(gone)
+    text, missing = _without(cells, gone), _mask(gone)
     if not missing.all() and pc.all(pc.is_in(text, pa.array([*TRUE, *FALSE, None]))).as_py():
         true = _mask(pc.is_in(text, pa.array(TRUE)))
         values = np.where(missing, np.nan, true.astype(np.float64))
@@ -127,14 +134,14 @@ def as_text(cells: Cells) -> Array:
     """The column as an array of str, ``None`` where there is no value."""
     if not pa.types.is_string(cells.type):
         cells = pc.cast(cells, pa.string())
-    text: Array = pc.if_else(_is_missing(cells), None, cells).to_numpy(zero_copy_only=False)
+    text: Array = _without(cells, _is_missing(cells)).to_numpy(zero_copy_only=False)
     return text
 
 
 def not_among(cells: Cells, categories: list[str | None]) -> tuple[int, str]:
     """How many cells hold other text than ``categories``, of which ``None`` is none; and one."""
     text = cells if pa.types.is_string(cells.type) else pc.cast(cells, pa.string())
-    text = pc.if_else(_is_missing(text), None, text)
+    text = _without(text, _is_missing(text))
     known = pc.is_in(text, pa.array(categories, pa.string()))
     others = text.filter(pc.invert(known))
     return len(others), str(others[0].as_py() or "(missing)") if len(others) else ""

@@ -235,7 +235,15 @@ def from_file(
     text: Collection[str] = (),
     regression: bool = False,
 ) -> Data:
-    """A user's file, its columns prepared where it is a table and ``prepared`` is asked for."""
+    """A user's file, its columns prepared where it is a table and ``prepared`` is asked for.
+
+    Raises:
+        BadInput: as :func:`prepare_table`; or ``text`` where nothing is prepared.
+    """
+    if text and not prepared:
+        raise BadInput("--text needs the columns prepared, which --no-prepare forbids")
+    if text and path.suffix.lower() == ".npz":
+        raise BadInput(f"{path}: --text names a column of a table; an .npz has its x")
     if not prepared or not is_table(path):
         return prepare(read_samples(path, target), seed, regression)
     names = [*text, *([target] if target is not None else [])]

@@ -75,7 +75,6 @@ def fit(table: Table, target: int, train: Array, text: Collection[str]) -> Prepa
             raise BadInput(f"{table.path}: --text: has no column {name!r}; its columns: {known}")
     columns: list[Column] = []
     values: list[Array] = []
-    signs: dict[str, str] = {}
     for place, name in enumerate(table.names):
         if place == target:
             continue
@@ -90,12 +89,6 @@ def fit(table: Table, target: int, train: Array, text: Collection[str]) -> Prepa
         else:
             columns.append(Number(name, truths=found.truths))
             values.append(found.values[train])
-            signs.setdefault(found.decimal, name)
-    if {".", ","} <= signs.keys():
-        raise BadInput(
-            f"{table.path}: column {signs[',']!r} has decimal commas and column {signs['.']!r}"
-            " decimal points; one of them would be misread"
-        )
     mean, scale = _fit_numbers(columns, values)
     preparation = Preparation(
         columns, mean, scale, table.names[target], text=list(text), header=table.source.has_header

@@ -176,10 +176,16 @@ class Preparation:
         x = np.empty((rows, self.features), np.float32)
         for start in range(0, rows, _CHUNK_ROWS):
             chunk = {name: cells.slice(start, _CHUNK_ROWS) for name, cells in table.items()}
+            signs: dict[str, str] = {}
             values = [
-                self._values(number, chunk[number.name], decimal_comma, start, refuse)
+                self._values(number, chunk[number.name], decimal_comma, start, refuse, signs)
                 for number in self.numbers
             ]
+            if {".", ","} <= signs.keys():
+                with_point = chunk[signs["."]]
+                row = next(row for row, cell in enumerate(with_point.to_pylist()) if "." in cell)
+                what = f"has a decimal point, and column {signs[',']!r} decimal commas"
+                refuse(start + row, signs["."], what)
             text = [as_text(chunk[column.name])[:, None] for column in self.texts]
             x[start : start + _CHUNK_ROWS] = self._features(values, text)
         return x
@@ -198,9 +204,17 @@ class Preparation:
             return np.concatenate(parts, 1, dtype=np.float32, casting="same_kind")
 
     def _values(
-        self, number: Number, cells: Cells, decimal_comma: bool, start: int, refuse: Refuse
+        self,
+        number: Number,
+        cells: Cells,
+        decimal_comma: bool,
+        start: int,
+        refuse: Refuse,
+        signs: dict[str, str],
     ) -> Array:
+        """The column's numbers, all finite or missing; notes its decimal sign."""
         found = as_numbers(cells, decimal_comma)
+        signs.setdefault(found.decimal, number.name)
         bad = found.wrong | np.isinf(found.values)
         if number.median is None:
             bad |= found.missing
