@@ -174,13 +174,19 @@ def test_a_table_larger_than_its_blocks(monkeypatch):
     assert source.place(2) == "line 7"  # where the row ends, as an editor counts
 
 
+def test_a_row_below_odd_quotes_has_its_number():
+    source = open_table(write('a,b\n"1"x,2\n3,4\n'))
+    assert sum(batch.num_rows for batch in source.batches()) == 2
+    assert source.place(1) == "row 2"
+
+
 def test_a_wide_first_line():
     names = ",".join(f"column{i}" for i in range(20000))
     values = ",".join("1" for _ in range(20000))
     assert len(read_table(write(f"{names}\n{values}\n")).names) == 20000
 
 
-GOOD = gzip.compress(b"a,b\n" + b"1,2\n" * 9999)
+GOOD = gzip.compress(b"a,b\n" + b"1,2\n" * 9999, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +217,11 @@ def test_a_fault_is_named(content, name, problem):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", GOOD[:-20], GOOD[:60], GOOD[:30] + GOOD[40:]])
+@pytest.mark.parametrize(
+    "content",
+    [b"a,b\n1,2\n", GOOD[:-20], GOOD[:60], GOOD[:30] + GOOD[40:]],
+    ids=["not gzipped", "cut short", "cut early", "a hole"],
+)
 def test_damaged_gzip(content):
     Path("d.csv.gz").write_bytes(content)
     with pytest.raises(BadInput, match=r"d.csv.gz: is no readable .csv.gz file \("):

@@ -15,6 +15,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -225,10 +226,11 @@ class Delimited:
             raise self._unreadable(error) from error
 
     def place(self, row: int) -> str:
-        """Where the reader of the file finds this row below the header."""
-        for number, (line, _) in enumerate(self._lines()):
-            if number == row + self.has_header:
-                return f"line {line}"
+        """Where an editor finds this row below the header; its number where quotes are odd."""
+        with suppress(csv.Error):
+            for number, (line, _) in enumerate(self._lines()):
+                if number == row + self.has_header:
+                    return f"line {line}"
         return f"row {row + 1}"
 
     def _without_spaces(self) -> IO[bytes]:
