@@ -161,7 +161,7 @@ def test_bad_options(arguments, problem, capsys):
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "rich"])
+@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "rich", "pyarrow"])
 def test_a_missing_package_of_the_extra_is_named(package, monkeypatch, capsys):
     for name in list(sys.modules):
         if name.partition(".")[0] == package or name.startswith("twolayer_kernels.app"):
