@@ -137,9 +137,9 @@ def test_blocks_and_stopwatch():
     [
         (["--data", "nosuch.csv"], "nosuch.csv: No such file"),
         (["--data", "folder.csv"], "folder.csv: Is a directory"),
-        (["--data", "d.xlsx"], "d.xlsx: must be a .npz or .csv file"),
+        (["--data", "d.xlsx"], "d.xlsx: must be a .csv, .tsv or .txt"),
         (["--data", "clouds.csv", "--target", "z"], "no column 'z'; its columns: a, b, c, label"),
-        (["--data", "d.npz", "--target", "z"], "d.npz: --target names a column of a .csv"),
+        (["--data", "d.npz", "--target", "z"], "d.npz: --target names a column of a table"),
         (["--target", "z"], "--target names a column of the file of --data"),
         (["--out", "clouds.csv"], "clouds.csv: --out must be a folder"),
         (["--out", "clouds.csv/out"], "clouds.csv/out: cannot be made"),
@@ -161,7 +161,7 @@ def test_bad_options(arguments, problem, capsys):
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "rich"])
+@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "rich", "pyarrow"])
 def test_a_missing_package_of_the_extra_is_named(package, monkeypatch, capsys):
     for name in list(sys.modules):
         if name.partition(".")[0] == package or name.startswith("twolayer_kernels.app"):

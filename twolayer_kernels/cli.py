@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # The packages of the cli extra, under the names they are imported by.
-_EXTRA = ("typer", "rich", "sklearn", "matplotlib")
+_EXTRA = ("typer", "rich", "sklearn", "matplotlib", "pyarrow")
 
 
 def _fail(line: str, status: int) -> int:

@@ -3,14 +3,13 @@
 ``torch.load(path, weights_only=True)`` gives a dict. ``model`` is the state dict
 of a ``TwoLayerNet`` (``linear1.weight``, ...); ``x = (raw - feature_mean) /
 feature_scale`` goes in; ``classes[y.argmax(1)]``, or for regression
-``y * target_scale + target_mean``, comes out.
+``y * target_scale + target_mean``, comes out. Of a table whose columns were prepared, ``raw`` are
+the numbers, where one is missing, and the features of text; ``preparation`` says in JSON which.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,8 @@ import torch
 from .. import __version__
 from .data import Data
 from .failures import BadInput
+from .outputs import whole_file
+from .preparation import Preparation
 from .training import LOSSES, Config, Training
 
 FORMAT = 1
@@ -80,18 +81,10 @@ def save(path: Path, training: Training) -> None:
         "feature_scale": data.feature_scale,
         "target_mean": data.target_mean,
         "target_scale": data.target_scale,
+        "preparation": data.preparation.to_json() if data.preparation is not None else None,
     }
-    try:
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        try:
-            torch.save(content, unfinished)
-            os.replace(unfinished, path)
-        except BaseException:
-            os.unlink(unfinished)
-            raise
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error
+    with whole_file(path) as unfinished:
+        torch.save(content, unfinished)
 
 
 def load(path: Path) -> Checkpoint:
@@ -137,6 +130,21 @@ def config_of(path: Path, content: Checkpoint) -> Config:
         if not is_sane(config.get(name)):
             raise BadInput(f"{path}: is no checkpoint of --save: its config has no usable {name}")
     return Config(**{name: config[name] for name in sane})
+
+
+def preparation_of(path: Path, content: Checkpoint) -> Preparation | None:
+    """How features came from the columns; ``None`` in a checkpoint that does not say.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    text = content.get("preparation")
+    if text is None:
+        return None
+    try:
+        return Preparation.from_json(text)
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def _check_fit(path: Path, content: Checkpoint, training: Training) -> None:

@@ -47,13 +47,32 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Your samples: .npz with arrays x and y, or .csv with the target in its last"
-            " column. Integer or text targets: classification; decimal ones: regression."
+            help="Your samples: a table (.csv, .tsv, .txt, each also .gz, or .parquet) with the"
+            " target in its last column, or .npz with arrays x and y."
+            " Integer or text targets: classification; decimal ones: regression."
             " Without it: handwritten digits, then the tutorials' regression.",
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The csv column that is the target.")
+        str | None, typer.Option(metavar="NAME", help="The table's column that is the target.")
+    ] = None,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="Whole-number targets are quantities, not classes.")
+    ] = False,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A column of numbers to take as text, such as a code; may be given again.",
+        ),
+    ] = None,
+    prepare: Annotated[
+        bool | None,
+        typer.Option(
+            "--prepare/--no-prepare",
+            help="Make features of text, truth values and missing numbers, or refuse them."
+            " Default: make.",
+        ),
     ] = None,
     hidden: Annotated[
         int | None,
@@ -112,8 +131,42 @@ def train(
         out=out,
         save=save,
         resume=resume,
+        regression=regression,
+        prepare=prepare,
+        text=tuple(text) if text else None,
     )
     room.train(options, Console())
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What train --save wrote.")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TABLE",
+            help="The rows to predict: a table with the columns of the one that was trained on,"
+            " in any order, with or without the target; or .npz with the array x.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the predictions go, as .csv.")
+    ] = Path("predictions.csv"),
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write each class's probability too.")
+    ] = False,
+    threads: Threads = None,
+    backend: Backend = None,
+) -> None:
+    """Predict the rows of a table with a network that train --save kept.
+
+    One line for each row, in the table's order: a class's label, or a number in the target's units.
+    """
+    from rich.console import Console
+
+    from . import predict as room
+
+    room.predict(room.Options(model, table, out, probabilities, threads, backend), Console())
 
 
 @app.command()

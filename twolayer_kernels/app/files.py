@@ -1,16 +1,14 @@
-"""Reading a user's samples from ``.npz`` and ``.csv`` files; each fault becomes one line.
+"""Samples that are numbers already: ``.npz`` files, and tables under ``--no-prepare``.
 
 npz: arrays ``x`` (samples, features) and ``y`` (samples,) or, for regression,
-(samples, outputs). csv: a sample per line, separated by commas; a first line
-without a number among its features is the header; the target is the last
-column, or the one that ``--target`` names.
+(samples, outputs). Tables: every cell a number; the target, which may be text, is the last
+column, or the one that ``--target`` names. Each fault becomes one line.
 
 Integer or text targets make a classification, decimal ones a regression.
 """
 
 from __future__ import annotations
 
-import csv
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,17 +17,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import as_numbers, as_targets, fault, is_number
 from .failures import BadInput
+from .tables import KINDS, is_table, read_table, target_place
 
 Array = NDArray[Any]
 
 
 class Samples(NamedTuple):
-    """Raw ``x`` (samples, features), float64, and ``y``, whose dtype says which task it is."""
+    """Raw ``x`` (samples, features), float64, and ``y``, whose dtype says which task it is.
+
+    ``columns`` and ``target`` are a table's names, its own where it has a ``header``.
+    """
 
     name: str
     x: Array
     y: Array
+    columns: list[str] | None = None
+    target: str = ""
+    header: bool = False
 
 
 def read_samples(path: Path, target: str | None) -> Samples:
@@ -39,36 +45,65 @@ def read_samples(path: Path, target: str | None) -> Samples:
         BadInput: the file cannot be read as such; the message names it and the fault.
     """
     kind = path.suffix.lower()
-    if kind not in (".npz", ".csv"):
-        raise BadInput(f"{path}: must be a .npz or .csv file")
+    if kind != ".npz" and not is_table(path):
+        raise BadInput(f"{path}: must be a {KINDS} file")
     if kind == ".npz" and target is not None:
-        raise BadInput(f"{path}: --target names a column of a .csv file; an .npz has its y")
+        raise BadInput(f"{path}: --target names a column of a table; an .npz has its y")
     try:
         if path.stat().st_size == 0:
             raise BadInput(f"{path}: the file is empty")
-        x, y = _read_npz(path) if kind == ".npz" else _read_csv(path, target)
+        return _read_npz(path) if kind == ".npz" else _read_table(path, target)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}") from error
-    return Samples(str(path), x, y)
 
 
-def _read_npz(path: Path) -> tuple[Array, Array]:
+def _arrays(path: Path, keys: tuple[str, ...]) -> list[Array]:
     try:
         with path.open("rb") as file:
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
-                raise BadInput(f"{path}: is a single array (.npy), needs an .npz with x and y")
-            for key in ("x", "y"):
+                wanted = " and ".join(keys)
+                raise BadInput(f"{path}: is a single array (.npy), needs an .npz with {wanted}")
+            for key in keys:
                 if key not in arrays:
                     found = ", ".join(arrays.files) or "none"
                     raise BadInput(f"{path}: has no array {key!r}; its arrays: {found}")
-            x, y = arrays["x"], arrays["y"]
+            return [arrays[key] for key in keys]
     except (ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise BadInput(f"{path}: is no readable .npz file of plain arrays ({error})") from error
+
+
+def _check_x(path: Path, x: Array) -> None:
     if x.dtype.kind not in "fiub":
         raise BadInput(f"{path}: x must hold numbers, got dtype {x.dtype}")
     if x.ndim != 2 or x.shape[1] == 0:
         raise BadInput(f"{path}: x must have shape (samples, features), got {x.shape}")
+
+
+def _check_finite(path: Path, name: str, array: Array) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise BadInput(f"{path}: {name}{list(place)} is {array[place]}, not a finite number")
+
+
+def read_features(path: Path) -> Array:
+    """The array ``x`` (samples, features) of an ``.npz`` file, float64.
+
+    Raises:
+        BadInput: the file cannot be read as such.
+    """
+    try:
+        (x,) = _arrays(path, ("x",))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from error
+    _check_x(path, x)
+    _check_finite(path, "x", x)
+    return x.astype(np.float64)
+
+
+def _read_npz(path: Path) -> Samples:
+    x, y = _arrays(path, ("x", "y"))
+    _check_x(path, x)
     if y.dtype.kind not in "fiubU":
         raise BadInput(f"{path}: y must hold numbers or text, got dtype {y.dtype}")
     if y.ndim == 2 and y.shape[1] == 1:
@@ -79,96 +114,30 @@ def _read_npz(path: Path) -> tuple[Array, Array]:
         )
     if len(x) != len(y):
         raise BadInput(f"{path}: x has {len(x)} samples and y {len(y)}")
-    for name, array in (("x", x), ("y", y)):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise BadInput(f"{path}: {name}{list(place)} is {array[place]}, not a finite number")
+    _check_finite(path, "x", x)
+    _check_finite(path, "y", y)
     if y.dtype.kind in "ub":
         y = y.astype(np.int64)
-    return x.astype(np.float64), y.astype(np.float64) if y.dtype.kind == "f" else y
+    y = y.astype(np.float64) if y.dtype.kind == "f" else y
+    return Samples(str(path), x.astype(np.float64), y)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not blank; all of one width."""
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True, skipinitialspace=True)
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if rows and len(cells) != len(rows[0][1]):
-                    raise BadInput(
-                        f"{path}: line {reader.line_num} has {len(cells)} columns,"
-                        f" the first has {len(rows[0][1])}"
-                    )
-                rows.append((reader.line_num, [cell.strip() for cell in cells]))
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: is not text in UTF-8 ({error.reason})") from error
-    except csv.Error as error:
-        raise BadInput(f"{path}: is no readable .csv file ({error})") from error
-    if not rows:
-        raise BadInput(f"{path}: the file holds no samples")
-    if len(rows[0][1]) < 2:
-        raise BadInput(f"{path}: needs at least 2 columns, separated by commas, got 1")
-    return rows
-
-
-def _read_csv(path: Path, target: str | None) -> tuple[Array, Array]:
-    rows = _rows(path)
-    header = rows[0][1]
-    column = len(header) - 1
-    has_header = not any(_is_number(cell) or not cell for cell in header[:column])
-    if target is not None:
-        if target not in header:
-            raise BadInput(f"{path}: has no column {target!r}; its columns: {', '.join(header)}")
-        column, has_header = header.index(target), True
-    if has_header:
-        rows = rows[1:]
-    else:
-        header = [f"{place + 1}" for place in range(len(header))]
-    if not rows:
-        raise BadInput(f"{path}: the file holds a header but no samples")
-
-    x = np.empty((len(rows), len(header) - 1))
-    labels = []
-    for sample, (line, cells) in enumerate(rows):
-        labels.append(cells.pop(column))
-        if not labels[-1]:
-            raise BadInput(f"{path}: line {line}, column {header[column]!r} is empty")
-        for feature, cell in enumerate(cells):
-            name = header[feature + (feature >= column)]
-            if not cell:
-                raise BadInput(f"{path}: line {line}, column {name!r} is empty")
-            if not _is_number(cell):
-                raise BadInput(f"{path}: line {line}, column {name!r} is no number: {cell[:40]!r}")
-            x[sample, feature] = float(cell)
-            if not np.isfinite(x[sample, feature]):
-                raise BadInput(
-                    f"{path}: line {line}, column {name!r} is {cell}, not a finite number"
-                )
-    return x, _targets(path, header[column], labels, [line for line, _ in rows])
-
-
-def _targets(path: Path, name: str, labels: list[str], lines: list[int]) -> Array:
-    try:
-        return np.array([int(label) for label in labels], np.int64)
-    except (ValueError, OverflowError):
-        pass
-    if not all(_is_number(label) for label in labels):
-        return np.array(labels)
-    y = np.array(labels, np.float64)
-    if not np.isfinite(y).all():
-        place = int(np.flatnonzero(~np.isfinite(y))[0])
-        raise BadInput(
-            f"{path}: line {lines[place]}, column {name!r} is {labels[place]}, not a finite number"
-        )
-    return y
+def _read_table(path: Path, target: str | None) -> Samples:
+    """The table's numbers as they are; the first cell that is none is named."""
+    table = read_table(path, [target] if target is not None else [])
+    column = target_place(table, target)
+    numbers = [as_numbers(cells, table.source.decimal_comma) for cells in table.cells.columns]
+    bad = np.stack([~np.isfinite(found.values) | found.truths for found in numbers], 1)
+    labels = table.cells.column(column).to_pylist()
+    if not all(isinstance(label, int | float) or is_number(label or "0", True) for label in labels):
+        bad[:, column] = [label in (None, "") for label in labels]
+    if bad.any():
+        row, place = (int(i) for i in np.argwhere(bad)[0])
+        cell = table.cells.column(place)[row].as_py()
+        raise BadInput(f"{table.where(row, place)} {fault(cell)}")
+    x = np.stack([found.values for found in numbers], 1)
+    names = table.names[:column] + table.names[column + 1 :]
+    y = as_targets(labels, numbers[column])
+    return Samples(
+        str(path), np.delete(x, column, 1), y, names, table.names[column], table.source.has_header
+    )

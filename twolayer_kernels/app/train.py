@@ -12,9 +12,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import checkpoint, data, picture, words
+from . import checkpoint, data, picture, told, words
 from .failures import BadInput
 from .machine import describe_backend, set_threads
+from .outputs import make_folder
+from .preparation import Preparation
 from .training import Config, Training
 
 REGRESSION = Config(hidden_features=100, batch_size=64, lr=1e-4, seed=0, loss="mse_sum")
@@ -38,6 +40,9 @@ class Options:
     out: Path
     save: Path | None
     resume: Path | None
+    prepare: bool | None = None
+    text: tuple[str, ...] | None = None
+    regression: bool = False
 
 
 _CONFIG_NAMES = {
@@ -51,7 +56,14 @@ _CONFIG_NAMES = {
 def _load_data(options: Options, seed: int) -> data.Data:
     if options.data is None:
         return data.digits(seed)
-    return data.from_file(options.data, options.target, seed)
+    return data.from_file(
+        options.data,
+        options.target,
+        seed,
+        prepared=options.prepare is not False,
+        text=options.text or (),
+        regression=options.regression,
+    )
 
 
 def _training(samples: data.Data, config: Config, backend: str | None) -> Training:
@@ -91,6 +103,8 @@ def _resumed(options: Options, path: Path, console: Console) -> Training:
     trained_on = content["data"].get("name")
     if options.data is None and trained_on != "digits":
         raise BadInput(f"{path}: was trained on {trained_on}; name that file with --data")
+    options = _as_prepared(options, path, checkpoint.preparation_of(path, content))
+    options = replace(options, regression=content["data"].get("task") == "regression")
     training = _training(_load_data(options, config.seed), config, options.backend)
     checkpoint.restore(path, content, training)
     threads = content["config"].get("threads")
@@ -103,21 +117,35 @@ def _resumed(options: Options, path: Path, console: Console) -> Training:
     return training
 
 
+def _as_prepared(options: Options, path: Path, saved: Preparation | None) -> Options:
+    """The options with the checkpoint's own preparation in the place of those not given."""
+    prepared = saved is not None and not saved.is_plain
+    text = tuple(saved.text) if saved is not None else ()
+    if options.prepare not in (None, prepared):
+        names = ("--no-prepare", "--prepare")
+        asked = names[bool(options.prepare)]
+        raise BadInput(f"{path}: was trained with {names[prepared]}, got {asked}")
+    if options.text is not None and set(options.text) != set(text):
+        raise BadInput(
+            f"{path}: was trained with --text {', '.join(text) or 'for no column'},"
+            f" got {', '.join(options.text)}"
+        )
+    return replace(options, prepare=prepared, text=text)
+
+
 def _check_outputs(options: Options) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise BadInput(f"{options.out}: --out must be a folder")
     if options.save is not None and options.save.is_dir():
         raise BadInput(f"{options.save}: --save must be a file, this is a folder")
-    if options.target is not None and options.data is None:
-        raise BadInput("--target names a column of the file of --data, which is missing")
+    for option in ("target", "text"):
+        if getattr(options, option) is not None and options.data is None:
+            raise BadInput(f"--{option} names a column of the file of --data, which is missing")
 
 
 def _make_folders(options: Options) -> None:
     for folder in (options.out, *([options.save.parent] if options.save else [])):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(f"{folder}: cannot be made: {error.strerror or error}") from error
+        make_folder(folder)
 
 
 def _score(training: Training, score: float) -> str:
@@ -197,6 +225,7 @@ def train(options: Options, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    told.show(main.data, console)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
