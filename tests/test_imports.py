@@ -19,6 +19,7 @@ ORDER = [
     "cli",
     "app",
     "explaining",
+    "sklearn",
     "training",
     "fusing",
     "layers",
@@ -31,8 +32,12 @@ ORDER = [
     "backends",
     "checks",
 ]
-# These two stand on the kernels themselves. numpy must not reach torch.
-STANDS_ON = {"numpy": {"_cpu", "checks"}, "backends": {"_cpu"}}
+# These stand on the kernels themselves. numpy and sklearn must not reach torch.
+STANDS_ON = {
+    "numpy": {"_cpu", "checks"},
+    "sklearn": {"_cpu", "sklearn"},
+    "backends": {"_cpu"},
+}
 MAY_USE_NUMPY = {"__main__", "cli", "app"}
 
 
@@ -79,6 +84,20 @@ def test_numpy_works_where_torch_is_missing():
         "print(tk.two_layer(np.ones((2, 3)), np.ones((4, 3)), np.ones((1, 4))).tolist())"
     )
     assert in_a_fresh_process(code) == "[[12.0], [12.0]]"
+
+
+def test_sklearn_loads_no_torch():
+    statement = "from twolayer_kernels.sklearn import MLPClassifier; MLPClassifier(max_iter=1)"
+    assert loaded_by(statement, "torch", "triton") == []
+
+
+def test_a_missing_scikit_learn_is_named():
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "try: import twolayer_kernels.sklearn\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    assert "needs scikit-learn: pip install" in in_a_fresh_process(code)
 
 
 def test_the_functions_load_no_triton():
