@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-WHOLE_PROGRAMS = [ROOT / "README.md", *sorted((ROOT / "docs" / "pytorch").glob("*.md"))]
+WHOLE_PROGRAMS = [
+    ROOT / "README.md",
+    ROOT / "docs" / "sklearn.md",
+    *sorted((ROOT / "docs" / "pytorch").glob("*.md")),
+]
 EXAMPLES = [
     pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}")
     for page in WHOLE_PROGRAMS

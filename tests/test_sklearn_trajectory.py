@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_the_same_trajectory(data, setting, dtype, record_property):
     fused, plain = (train(cls, SETTINGS[setting], X, y) for cls in CLASSES[kind])
     assert fused.engine_.name == "fused"
     if dtype == "float64":
-        record_property("distance", distance(fused.loss_curve_, plain.loss_curve_))
+        record_property("distance", float(distance(fused.loss_curve_, plain.loss_curve_)))
         assert_same_course(fused, plain)
         assert_close_in_float64(fused, plain)
         return
@@ -65,7 +67,29 @@ def test_the_same_trajectory(data, setting, dtype, record_property):
     epochs = min(map(len, curves))
     ours, theirs, exactly = (np.array(curve[:epochs], np.float64) for curve in curves)
     budget = 4 * distance(theirs, exactly) + 10 * np.finfo(np.float32).eps
-    record_property("distance", distance(ours, theirs))
+    record_property("distance", float(distance(ours, theirs)))
     assert distance(ours, exactly) <= budget
     if len(set(map(len, curves))) == 1:
         assert_same_course(fused, plain)
+
+
+def test_where_a_tie_decides_training_may_stop_an_epoch_apart():
+    """``tol`` set to an epoch's very gain: the last bit of a loss says whether it is enough."""
+    X, y = load("wine", "float64")
+    ours, theirs = CLASSES["classifier"]
+
+    def trained(cls, tol):
+        parameters = {"max_iter": 60, "tol": tol, "n_iter_no_change": 1, "random_state": 0}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return cls(**parameters).fit(X, y).loss_curve_
+
+    curve = trained(theirs, 0)
+    for epoch in range(5, 15):
+        gain = curve[epoch - 1] - curve[epoch]
+        fused, plain = trained(ours, gain), trained(theirs, gain)
+        epochs = min(len(fused), len(plain))
+        assert abs(len(fused) - len(plain)) <= 1
+        assert distance(fused[:epochs], plain[:epochs]) <= BAND
+        for beside in (gain * (1 - 1e-9), gain * (1 + 1e-9)):
+            assert len(trained(ours, beside)) == len(trained(theirs, beside))

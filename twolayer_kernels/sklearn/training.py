@@ -49,20 +49,23 @@ def _new_optimizer(estimator: Any) -> Any:
 
 
 def _forward(X: Any, coefs: list[Any], intercepts: list[Any]) -> Any:
-    """The outputs before their activation, or None where these are no arrays for the kernels."""
+    """The outputs before their activation; None where these are no arrays that fit together."""
     arrays = [X, *coefs, *intercepts]
     if len(arrays) != 5 or not all(isinstance(array, np.ndarray) for array in arrays):
         return None
     dtype = np.result_type(*arrays)
-    if dtype not in (np.float32, np.float64):
+    if dtype.char not in "fd":
         return None
     x, w1, w2, b1, b2 = (
         array if array.dtype == dtype and array.flags.forc and array.flags.aligned
         else np.array(array, dtype, order="C")
         for array in arrays
     )  # fmt: skip
-    y = np.empty((x.shape[0], b2.shape[0]), dtype)
-    _cpu.two_layer_forward(threads(), x, w1.T, w2.T, b1, b2, None, y)
+    y = np.empty((x.shape[0], *b2.shape[-1:]), dtype)
+    try:
+        _cpu.two_layer_forward(threads(), x, w1.T, w2.T, b1, b2, None, y)
+    except ValueError:  # scikit-learn's own code says better what is wrong
+        return None
     return y
 
 

@@ -28,11 +28,12 @@ TAKES_SAMPLE_WEIGHT = (
 # rate is such a scalar, is computed in float64 there.
 ADAM_IS_WIDE = (np.float64(1) * np.zeros(1, np.float32)).dtype == np.float64
 
+try:
+    from sklearn.utils.validation import (  # type: ignore[import-untyped]
+        validate_data as validate_data,
+    )
+except ImportError:  # before 1.6
 
-def validate_data(estimator: Any, X: Any, **options: Any) -> Any:
-    """scikit-learn's own; a method before 1.6."""
-    try:
-        from sklearn.utils.validation import validate_data  # type: ignore[import-untyped]
-    except ImportError:
+    def validate_data(estimator: Any, X: Any, **options: Any) -> Any:
+        """scikit-learn's own, which was a method."""
         return estimator._validate_data(X, **options)
-    return validate_data(estimator, X, **options)
