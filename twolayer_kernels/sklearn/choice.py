@@ -13,6 +13,13 @@ from .versions import AdamOptimizer, BaseMultilayerPerceptron, SGDOptimizer
 
 FUSED, OWN = "fused", "scikit-learn"
 
+# The compiled losses, by loss and output activation.
+LOSSES = {
+    ("log_loss", "softmax"): "sklearn_log_loss",
+    ("log_loss", "logistic"): "sklearn_binary_log_loss",
+    ("squared_error", "identity"): "sklearn_squared_error",
+}
+
 # Who replaces one of these wants it to be called.
 _MATHEMATICS = ("_backprop", "_forward_pass", "_compute_loss_grad")
 
@@ -33,7 +40,7 @@ def against_parameters(estimator: Any) -> str | None:
         return f"activation={estimator.activation!r}: 'relu' is fused"
     if estimator.solver not in ("adam", "sgd"):
         return f"solver={estimator.solver!r}: 'adam' and 'sgd' are fused"
-    if estimator.loss not in ("log_loss", "squared_error"):
+    if estimator.loss not in {loss for loss, _ in LOSSES}:
         return f"loss={estimator.loss!r} is not fused"
     for name in _MATHEMATICS:
         if name in vars(estimator) or (
@@ -53,7 +60,13 @@ def plain(array: Any, dtype: Any) -> bool:
     )
 
 
-def against_arrays(estimator: Any, X: Any) -> str | None:
+def _survives(values: Any, dtype: Any) -> bool:
+    """Is nothing of it lost to overflow or underflow?"""
+    narrow = values.astype(dtype)
+    return bool(np.isfinite(narrow).all() and ((narrow == 0) == (values == 0)).all())
+
+
+def against_arrays(estimator: Any, X: Any, y: Any, weight: Any) -> str | None:
     """The same of the data, the parameters and the optimizer of a fit that has begun."""
     if not isinstance(X, np.ndarray):
         return "sparse input"
@@ -65,9 +78,23 @@ def against_arrays(estimator: Any, X: Any) -> str | None:
         return "coefs_ and intercepts_ are not plain arrays of one dtype"
     if np.result_type(X, dtype) != dtype:
         return f"coefs_ are {dtype} and the input is {X.dtype}"
-    optimizer = getattr(estimator, "_optimizer", None)
-    if type(optimizer) not in (AdamOptimizer, SGDOptimizer):
+    hidden, outputs = parameters[0].shape[-1], y.shape[1]
+    shapes = [(X.shape[1], hidden), (hidden, outputs), (hidden,), (outputs,)]
+    if [parameter.shape for parameter in parameters] != shapes:
+        return "coefs_ and intercepts_ do not fit the data"
+    if (estimator.loss, estimator.out_activation_) not in LOSSES:
+        return f"loss={estimator.loss!r} of {estimator.out_activation_!r} outputs"
+    if any(part is not None and not _survives(part, dtype) for part in (y, weight)):
+        return f"y or sample_weight are beyond {dtype}"
+    optimizer: Any = getattr(estimator, "_optimizer", None)
+    if type(optimizer) is AdamOptimizer:
+        states = [*optimizer.ms, *optimizer.vs]
+    elif type(optimizer) is SGDOptimizer:
+        states = [*optimizer.velocities]
+    else:
         return f"the optimizer is a {type(optimizer).__name__}"
+    if [state.shape for state in states] != shapes * (len(states) // 4):
+        return "the optimizer was begun on other weights"
     return None
 
 

@@ -8,17 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _cpu
-from .choice import plain, threads
+from .choice import LOSSES, plain, threads
 from .versions import ADAM_IS_WIDE, AdamOptimizer
 
-# By the output activation: the compiled loss.
-_LOSSES = {
-    "softmax": "sklearn_log_loss",
-    "logistic": "sklearn_binary_log_loss",
-    "identity": "sklearn_squared_error",
-}
 # Ctrl-C is heard this often.
 _SLICE_SECONDS = 0.1
+_NOT_TAKEN = -np.inf
 
 
 def _as_states(states: list[Any], parameters: list[Any]) -> list[Any]:
@@ -50,7 +45,6 @@ class Epochs:
     def __init__(self, estimator: Any, X: Any, y: Any, weight: Any, batch_size: int) -> None:
         (w1, w2), (b1, b2) = estimator.coefs_, estimator.intercepts_
         dtype = w1.dtype
-        loss = _LOSSES[estimator.out_activation_]
         self._x = np.ascontiguousarray(X, dtype)
         self._target = self._classes = None
         if estimator.out_activation_ == "softmax":
@@ -76,7 +70,7 @@ class Epochs:
             int(batch_size),
             "sklearn_adam" if isinstance(self._optimizer, AdamOptimizer) else "sklearn_sgd",
             self._movers([w1, w2, b1, b2]),
-            loss,
+            LOSSES[estimator.loss, estimator.out_activation_],
             {"penalty": float(estimator.alpha), "penalty_is_shared": True},
         )
 
@@ -142,23 +136,29 @@ class Epochs:
         """
         rates, done = self._current_rates(), 0
         count = self._steps_with_weight(order)
-        while done < count:
-            steps = slice(done, count)
-            taken, _ = self._training.run(
-                self._x,
-                self._target,
-                self._classes,
-                self._weight,
-                order,
-                self._first[steps],
-                self._size[steps],
-                None if rates is None else rates[steps],
-                self._losses[steps],
-                _SLICE_SECONDS,
-                False,
-            )
-            done += taken
-            self._took(taken)
+        self._losses.fill(_NOT_TAKEN)
+        try:
+            while done < count:
+                steps = slice(done, count)  # those that are left
+                taken, _ = self._training.run(
+                    self._x,
+                    self._target,
+                    self._classes,
+                    self._weight,
+                    order,
+                    self._first[steps],
+                    self._size[steps],
+                    None if rates is None else rates[steps],
+                    self._losses[steps],
+                    _SLICE_SECONDS,
+                    False,
+                )
+                done += taken
+        except KeyboardInterrupt:  # which comes before the number of steps is stored
+            done = int(np.count_nonzero(self._losses != _NOT_TAKEN))
+            raise
+        finally:
+            self._took(done)
         if count < len(self._first):
             np.average([0.0], weights=[0.0])
         return self._losses @ self._share

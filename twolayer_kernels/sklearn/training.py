@@ -27,6 +27,9 @@ from .versions import (
     validate_data,
 )
 
+# Up to here softmax is faster by columns.
+_FEW_OUTPUTS = 32
+
 
 def _new_optimizer(estimator: Any) -> Any:
     parameters = estimator.coefs_ + estimator.intercepts_
@@ -69,6 +72,22 @@ def _forward(X: Any, coefs: list[Any], intercepts: list[Any]) -> Any:
     return y
 
 
+def _activate(y: Any, activation: str) -> None:
+    """scikit-learn's output activation, in place.
+
+    Its softmax reduces along the rows. For few outputs that is slow: 10000 x 5 in float32 takes
+    777 us, and 247 by columns.
+    """
+    if activation != "softmax" or y.shape[1] > _FEW_OUTPUTS:
+        ACTIVATIONS[activation](y)
+        return
+    columns = np.ascontiguousarray(y.T)
+    columns -= columns.max(axis=0)
+    np.exp(columns, out=columns)
+    columns /= columns.sum(axis=0)
+    y[:] = columns.T
+
+
 class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
     """Comes before one of scikit-learn's two classes among a class's bases."""
 
@@ -104,7 +123,7 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
         if against is None:
             if not incremental or not hasattr(self, "_optimizer"):
                 self._optimizer = _new_optimizer(self)
-            against = against_arrays(self, X)
+            against = against_arrays(self, X, y, weight)
         if against is not None:
             self._fit_by_own_code(against, super()._fit_stochastic, X, y, weight, rest)
             return
@@ -202,6 +221,6 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
                 check_input = False
             y = _forward(X, self.coefs_, self.intercepts_)
             if y is not None:
-                ACTIVATIONS[self.out_activation_](y)
+                _activate(y, self.out_activation_)
                 return y
         return super()._forward_pass_fast(X, check_input=check_input)
