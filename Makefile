@@ -12,6 +12,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := $(VENV)/oldest
 CONSTRAINTS := requirements/constraints.txt
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/training/*.h csrc/training/*.cpp)
 SIDE_BY_SIDE := -n 2 --dist worksteal
@@ -34,8 +35,9 @@ SEQUENCES ?= 10000
 test-long: $(VENV)/.ready
 	TWOLAYER_SEQUENCES=$(SEQUENCES) $(BIN)/python -m pytest tests/test_life.py
 
-test-ecosystem: $(VENV)/.ecosystem
+test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready
 	$(BIN)/python -m pytest tests/ecosystem
+	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --noconftest tests/test_sklearn*.py tests/ecosystem/test_scikit_learn.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -69,6 +71,12 @@ wheel: $(VENV)/.ready
 
 $(VENV)/.ecosystem: $(VENV)/.ready
 	$(PIP_INSTALL) --group ecosystem
+	touch $@
+
+# The oldest scikit-learn and NumPy that are supported, without torch; the extension is the one built above.
+$(OLDEST)/.ready: requirements/oldest.txt $(VENV)/.ready
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet -r requirements/oldest.txt
 	touch $@
 
 clean:

@@ -189,6 +189,16 @@ def test_examples_run():
         assert float(end) < last < float(first)
 
 
+def test_the_example_times_a_grid_search():
+    done = in_a_fresh_process("-W", "error", EXAMPLES / "grid_search.py", "2")
+    assert done.returncode == 0, done.stderr
+    before, after, _ = done.stdout.splitlines()
+    found = [line.partition(" s, ")[2] for line in (before, after)]
+    assert found[0] == found[1]
+    assert before.startswith("scikit-learn: ")
+    assert after.startswith("fused: ")
+
+
 def test_the_example_reads_a_checkpoint_of_the_digits():
     run("train", "--epochs", 5, "--hidden", 64, "--save", "digits.pt")
     done = in_a_fresh_process("-W", "error", EXAMPLES / "load_checkpoint.py", "digits.pt")

@@ -12,6 +12,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WHOLE_PROGRAMS = [
     ROOT / "README.md",
     ROOT / "docs" / "tables.md",
+    ROOT / "docs" / "sklearn.md",
     *sorted((ROOT / "docs" / "pytorch").glob("*.md")),
 ]
 EXAMPLES = [

@@ -19,6 +19,7 @@ ORDER = [
     "cli",
     "app",
     "explaining",
+    "sklearn",
     "training",
     "fusing",
     "chains",
@@ -36,9 +37,10 @@ ORDER = [
     "checks",
     "engine",
 ]
-# These stand on the kernels themselves. numpy must not reach torch.
+# These stand on the kernels themselves. numpy and sklearn must not reach torch.
 STANDS_ON = {
     "numpy": {"_cpu", "checks", "engine"},
+    "sklearn": {"_cpu", "sklearn"},
     "transparency": {"_cpu"},
     "engine": {"_cpu"},
     "backends": {"_cpu"},
@@ -89,6 +91,20 @@ def test_numpy_works_where_torch_is_missing():
         "print(tk.two_layer(np.ones((2, 3)), np.ones((4, 3)), np.ones((1, 4))).tolist())"
     )
     assert in_a_fresh_process(code) == "[[12.0], [12.0]]"
+
+
+def test_sklearn_loads_no_torch():
+    statement = "from twolayer_kernels.sklearn import MLPClassifier; MLPClassifier(max_iter=1)"
+    assert loaded_by(statement, "torch", "triton") == []
+
+
+def test_a_missing_scikit_learn_is_named():
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "try: import twolayer_kernels.sklearn\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    assert "needs scikit-learn: pip install" in in_a_fresh_process(code)
 
 
 def test_the_functions_load_no_triton():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -56,19 +57,29 @@ def _line(name: str, site: Any, x: Tensor) -> str:
     return f"{name}: {kernel}{detail} ({choice.reason}{operator})"
 
 
-def explain(model_or_op: Any, x: Tensor) -> str:
+def _explain_estimator(model_or_op: Any, x: Any) -> str | None:
+    # Nobody has an estimator of ours who has not loaded their module.
+    estimators = sys.modules.get(f"{__package__}.sklearn")
+    if estimators is None or not isinstance(model_or_op, estimators.FusedTraining):
+        return None
+    engine = estimators.engine_for(model_or_op, x)
+    return f"{type(model_or_op).__name__}: {engine.name} ({engine.reason})"
+
+
+def explain(model_or_op: Any, x: Any) -> str:
     """How ``model_or_op`` would be computed on ``x`` now, and why: a line for each fused layer.
 
     That is the backend whose kernels run; or the layers one after the other, torch's own operations
     or a registered operator, with what it is that may see the call.
 
     Args:
-        model_or_op: a module that is or contains ``FusedTwoLayer`` or ``FusedLinearReLU``, or
-            one of the functions of :mod:`twolayer_kernels.functional`.
-        x: the input, for its device, dtype and shape.
+        model_or_op: a module that is or contains ``FusedTwoLayer`` or ``FusedLinearReLU``, one of
+            the functions of :mod:`twolayer_kernels.functional`, or an estimator of
+            :mod:`twolayer_kernels.sklearn`: what trained it, else what would.
+        x: the input, for its device, dtype and shape: a tensor, or an estimator's data.
 
     Raises:
-        TypeError: ``model_or_op`` is neither, or ``x`` is no tensor.
+        TypeError: ``model_or_op`` is none of these, or ``x`` is no tensor.
 
     Example:
         >>> import torch
@@ -76,6 +87,9 @@ def explain(model_or_op: Any, x: Tensor) -> str:
         >>> explain(FusedTwoLayer(3, 5, 2, backend="torch"), torch.randn(7, 3))
         'FusedTwoLayer: torch (named by the caller)'
     """
+    estimator = _explain_estimator(model_or_op, x)
+    if estimator is not None:
+        return estimator
     if not isinstance(x, Tensor):
         raise TypeError(f"explain: x must be a torch.Tensor, got {type(x).__name__}")
     fused = (modules.FusedTwoLayer, modules.FusedLinearReLU, chains.FusedFirst)
@@ -89,8 +103,9 @@ def explain(model_or_op: Any, x: Tensor) -> str:
         ]
     else:
         raise TypeError(
-            "explain: model_or_op must be a torch.nn.Module or a function of"
-            f" twolayer_kernels.functional, got {type(model_or_op).__name__}"
+            "explain: model_or_op must be a torch.nn.Module, a function of"
+            " twolayer_kernels.functional or an estimator of twolayer_kernels.sklearn,"
+            f" got {type(model_or_op).__name__}"
         )
     if not sites:
         return "no fused layer in this model: every layer runs as it is written"

@@ -1,0 +1,95 @@
+"""Training walks scikit-learn's own trajectory: losses, weights, counters, random numbers."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from .sklearn_cases import BAND, CLASSES, DATASETS, SETTINGS, load, pairs, train
+
+
+def distance(curve, exact):
+    """The largest relative one."""
+    curve, exact = np.asarray(curve, np.float64), np.asarray(exact, np.float64)
+    assert curve.shape == exact.shape
+    return np.max(np.abs(curve - exact) / np.abs(exact))
+
+
+def assert_same_course(fused, plain):
+    for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_"):
+        assert getattr(fused, name) == getattr(plain, name), name
+    assert fused._no_improvement_count == plain._no_improvement_count
+    for ours, theirs in zip(
+        fused.coefs_ + fused.intercepts_, plain.coefs_ + plain.intercepts_, strict=True
+    ):
+        assert (ours.shape, ours.dtype, ours.strides) == (
+            theirs.shape, theirs.dtype, theirs.strides,
+        )  # fmt: skip
+    assert getattr(fused._optimizer, "t", None) == getattr(plain._optimizer, "t", None)
+    np.testing.assert_allclose(
+        fused._optimizer.learning_rate, plain._optimizer.learning_rate, rtol=1e-15
+    )
+    ours, theirs = (m._random_state.get_state() for m in (fused, plain))
+    assert ours[2] == theirs[2]
+    np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def assert_close_in_float64(fused, plain):
+    assert distance(fused.loss_curve_, plain.loss_curve_) <= BAND
+    assert abs(fused.loss_ - plain.loss_) <= BAND * abs(plain.loss_)
+    for name in ("best_loss_", "best_validation_score_", "validation_scores_"):
+        ours, theirs = getattr(fused, name), getattr(plain, name)
+        assert (ours is None) == (theirs is None), name
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=BAND, err_msg=name)
+    for ours, theirs in zip(
+        fused.coefs_ + fused.intercepts_, plain.coefs_ + plain.intercepts_, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-8 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(("data", "setting", "dtype"), pairs())
+def test_the_same_trajectory(data, setting, dtype, record_property):
+    """In float32, from the float64 curve: at most 4 times as far as scikit-learn, plus 10 eps."""
+    kind, _ = DATASETS[data]
+    X, y = load(data, dtype)
+    fused, plain = (train(cls, SETTINGS[setting], X, y) for cls in CLASSES[kind])
+    assert fused.engine_.name == "fused"
+    if dtype == "float64":
+        record_property("distance", float(distance(fused.loss_curve_, plain.loss_curve_)))
+        assert_same_course(fused, plain)
+        assert_close_in_float64(fused, plain)
+        return
+    exact = train(CLASSES[kind][1], SETTINGS[setting], *load(data, "float64"))
+    curves = [model.loss_curve_ for model in (fused, plain, exact)]
+    epochs = min(map(len, curves))
+    ours, theirs, exactly = (np.array(curve[:epochs], np.float64) for curve in curves)
+    budget = 4 * distance(theirs, exactly) + 10 * np.finfo(np.float32).eps
+    record_property("distance", float(distance(ours, theirs)))
+    assert distance(ours, exactly) <= budget
+    if len(set(map(len, curves))) == 1:
+        assert_same_course(fused, plain)
+
+
+def test_where_a_tie_decides_training_may_stop_an_epoch_apart():
+    """``tol`` set to an epoch's very gain: the last bit of a loss says whether it is enough."""
+    X, y = load("wine", "float64")
+    ours, theirs = CLASSES["classifier"]
+
+    def trained(cls, tol):
+        parameters = {"max_iter": 60, "tol": tol, "n_iter_no_change": 1, "random_state": 0}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return cls(**parameters).fit(X, y).loss_curve_
+
+    curve = trained(theirs, 0)
+    for epoch in range(6, 9):
+        gain = curve[epoch - 1] - curve[epoch]
+        fused, plain = trained(ours, gain), trained(theirs, gain)
+        epochs = min(len(fused), len(plain))
+        assert abs(len(fused) - len(plain)) <= 1
+        assert distance(fused[:epochs], plain[:epochs]) <= BAND
+        for beside in (gain * (1 - 1e-9), gain * (1 + 1e-9)):
+            assert len(trained(ours, beside)) == len(trained(theirs, beside))

@@ -1,0 +1,164 @@
+"""Epochs of scikit-learn's stochastic training, each as one call of the compiled loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _cpu
+from .choice import LOSSES, plain, threads
+from .versions import ADAM_IS_WIDE, AdamOptimizer
+
+# Ctrl-C is heard this often.
+_SLICE_SECONDS = 0.1
+_NOT_TAKEN = -np.inf
+
+
+def _as_states(states: list[Any], parameters: list[Any]) -> list[Any]:
+    """The optimizer's arrays where they fit their parameters, else copies that do."""
+    fitting = []
+    for state, parameter in zip(states, parameters, strict=True):
+        if not (plain(state, parameter.dtype) and state.strides == parameter.strides):
+            copied = np.empty_like(parameter)
+            np.copyto(copied, state, casting="same_kind")
+            state = copied
+        fitting.append(state)
+    return fitting
+
+
+class Epochs:
+    """A network, its optimizer and its data, ready to be trained epoch by epoch.
+
+    Parameters and the optimizer's arrays are changed in place; the optimizer object stays as
+    scikit-learn would leave it.
+
+    Args:
+        estimator: with ``coefs_``, ``intercepts_`` and ``_optimizer`` set up.
+        X: ``(samples, features)``.
+        y: as scikit-learn's ``_fit_stochastic`` gets it: ``(samples, outputs)``.
+        weight: ``(samples,)`` or ``None``.
+        batch_size: samples of a step.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any, weight: Any, batch_size: int) -> None:
+        (w1, w2), (b1, b2) = estimator.coefs_, estimator.intercepts_
+        dtype = w1.dtype
+        self._x = np.ascontiguousarray(X, dtype)
+        self._target = self._classes = None
+        if estimator.out_activation_ == "softmax":
+            self._classes = y.argmax(axis=1)
+        else:
+            self._target = np.ascontiguousarray(y, dtype)
+        self._weight = None if weight is None else np.ascontiguousarray(weight, dtype)
+        self._may_vanish = weight is not None and not weight.min() > 0
+        samples = X.shape[0]
+        self._first = np.arange(0, samples, batch_size)
+        self._size = np.minimum(batch_size, samples - self._first)
+        self._share = self._size / samples
+        self._losses = np.empty(len(self._first))
+        self._optimizer = estimator._optimizer
+        self._rate: float | None = None
+        self._rates: NDArray[Any] | None = None
+        self._training = _cpu.Training(
+            threads(),
+            w1.T,
+            w2.T,
+            b1,
+            b2,
+            int(batch_size),
+            "sklearn_adam" if isinstance(self._optimizer, AdamOptimizer) else "sklearn_sgd",
+            self._movers([w1, w2, b1, b2]),
+            LOSSES[estimator.loss, estimator.out_activation_],
+            {"penalty": float(estimator.alpha), "penalty_is_shared": True},
+        )
+
+    def _movers(self, parameters: list[Any]) -> list[dict[str, Any] | None]:
+        optimizer = self._optimizer
+        options: dict[str, Any]
+        if isinstance(optimizer, AdamOptimizer):
+            optimizer.ms = _as_states(optimizer.ms, parameters)
+            optimizer.vs = _as_states(optimizer.vs, parameters)
+            states: list[tuple[Any, ...]] = list(zip(optimizer.ms, optimizer.vs, strict=True))
+            options = {
+                "lr": float(optimizer.learning_rate_init),
+                "beta1": float(optimizer.beta_1),
+                "beta2": float(optimizer.beta_2),
+                "eps": float(optimizer.epsilon),
+                "amsgrad": ADAM_IS_WIDE,
+                "steps": optimizer.t,
+            }
+        else:
+            optimizer.velocities = _as_states(optimizer.velocities, parameters)
+            states = [(velocity,) for velocity in optimizer.velocities]
+            options = {
+                "momentum": float(optimizer.momentum),
+                "nesterov": bool(optimizer.nesterov),
+            }
+        return [options | {"states": [s.T for s in own]} for own in states]
+
+    def _current_rates(self) -> NDArray[Any] | None:
+        """Of each step and parameter; None for Adam, whose rate does not change."""
+        optimizer = self._optimizer
+        if isinstance(optimizer, AdamOptimizer):
+            return None
+        if self._rates is None or self._rate != optimizer.learning_rate:
+            self._rate = optimizer.learning_rate
+            self._rates = np.empty((len(self._first), 4, 2))
+            self._rates[:] = self._rate, optimizer.momentum
+        return self._rates
+
+    def _took(self, steps: int) -> None:
+        """What scikit-learn's optimizer notes of its steps."""
+        optimizer = self._optimizer
+        if steps and isinstance(optimizer, AdamOptimizer):
+            optimizer.t += steps
+            correction = np.sqrt(1 - optimizer.beta_2**optimizer.t)
+            optimizer.learning_rate = (
+                optimizer.learning_rate_init * correction / (1 - optimizer.beta_1**optimizer.t)
+            )
+
+    def _steps_with_weight(self, order: NDArray[Any] | None) -> int:
+        """How many steps there are before one whose weights are nothing in sum."""
+        if not self._may_vanish:
+            return len(self._first)
+        assert self._weight is not None
+        weight = self._weight if order is None else self._weight[order]
+        nothing = np.add.reduceat(weight, self._first) == 0
+        return int(nothing.argmax()) if nothing.any() else len(nothing)
+
+    def run(self, order: NDArray[Any] | None) -> Any:
+        """Trains on all samples once, in this order, and returns their mean loss.
+
+        Raises:
+            ZeroDivisionError: NumPy's, where the weights of a batch are nothing in sum.
+        """
+        rates, done = self._current_rates(), 0
+        count = self._steps_with_weight(order)
+        self._losses.fill(_NOT_TAKEN)
+        try:
+            while done < count:
+                steps = slice(done, count)  # those that are left
+                taken, _ = self._training.run(
+                    self._x,
+                    self._target,
+                    self._classes,
+                    self._weight,
+                    order,
+                    self._first[steps],
+                    self._size[steps],
+                    None if rates is None else rates[steps],
+                    self._losses[steps],
+                    _SLICE_SECONDS,
+                    False,
+                )
+                done += taken
+        except KeyboardInterrupt:  # which comes before the number of steps is stored
+            done = int(np.count_nonzero(self._losses != _NOT_TAKEN))
+            raise
+        finally:
+            self._took(done)
+        if count < len(self._first):
+            np.average([0.0], weights=[0.0])
+        return self._losses @ self._share

@@ -1,0 +1,39 @@
+"""What differs between the supported versions of scikit-learn and of NumPy."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from sklearn import neural_network as neural_network  # type: ignore[import-untyped]
+
+# These have no public home: the base class, its tables of functions and its optimizers.
+from sklearn.neural_network._base import ACTIVATIONS as ACTIVATIONS  # type: ignore[import-untyped]
+from sklearn.neural_network._multilayer_perceptron import (  # type: ignore[import-untyped]
+    BaseMultilayerPerceptron as BaseMultilayerPerceptron,
+)
+from sklearn.neural_network._stochastic_optimizers import (  # type: ignore[import-untyped]
+    AdamOptimizer as AdamOptimizer,
+)
+from sklearn.neural_network._stochastic_optimizers import (
+    SGDOptimizer as SGDOptimizer,
+)
+
+# Since 1.7: fit, the losses and the validation score take sample weights.
+TAKES_SAMPLE_WEIGHT = (
+    "sample_weight" in inspect.signature(BaseMultilayerPerceptron._fit_stochastic).parameters
+)
+# NumPy 2's scalars lift arrays, so scikit-learn's update of float32 weights by Adam, whose learning
+# rate is such a scalar, is computed in float64 there.
+ADAM_IS_WIDE = (np.float64(1) * np.zeros(1, np.float32)).dtype == np.float64
+
+try:
+    from sklearn.utils.validation import (  # type: ignore[import-untyped]
+        validate_data as validate_data,
+    )
+except ImportError:  # before 1.6
+
+    def validate_data(estimator: Any, X: Any, **options: Any) -> Any:
+        """scikit-learn's own, which was a method."""
+        return estimator._validate_data(X, **options)
