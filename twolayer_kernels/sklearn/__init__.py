@@ -6,7 +6,7 @@ import inspect
 from typing import Any, ClassVar
 
 try:
-    import sklearn  # type: ignore[import-untyped]  # noqa: F401
+    import sklearn  # noqa: F401
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "twolayer_kernels.sklearn needs scikit-learn: pip install 'twolayer_kernels[sklearn]'",
@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions  # type: ignore[import-untyped]
-from sklearn.utils.class_weight import (  # type: ignore[import-untyped]
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.class_weight import (
     compute_class_weight,
     compute_sample_weight,
 )

@@ -11,9 +11,9 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_classifier  # type: ignore[import-untyped]
-from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+from sklearn.base import is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
 
 from .. import _cpu
 from .choice import FUSED, OWN, Engine, against_arrays, against_parameters, summary, threads

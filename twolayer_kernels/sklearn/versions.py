@@ -6,14 +6,14 @@ import inspect
 from typing import Any
 
 import numpy as np
-from sklearn import neural_network as neural_network  # type: ignore[import-untyped]
+from sklearn import neural_network as neural_network
 
 # These have no public home: the base class, its tables of functions and its optimizers.
-from sklearn.neural_network._base import ACTIVATIONS as ACTIVATIONS  # type: ignore[import-untyped]
-from sklearn.neural_network._multilayer_perceptron import (  # type: ignore[import-untyped]
+from sklearn.neural_network._base import ACTIVATIONS as ACTIVATIONS
+from sklearn.neural_network._multilayer_perceptron import (
     BaseMultilayerPerceptron as BaseMultilayerPerceptron,
 )
-from sklearn.neural_network._stochastic_optimizers import (  # type: ignore[import-untyped]
+from sklearn.neural_network._stochastic_optimizers import (
     AdamOptimizer as AdamOptimizer,
 )
 from sklearn.neural_network._stochastic_optimizers import (
@@ -29,7 +29,7 @@ TAKES_SAMPLE_WEIGHT = (
 ADAM_IS_WIDE = (np.float64(1) * np.zeros(1, np.float32)).dtype == np.float64
 
 try:
-    from sklearn.utils.validation import (  # type: ignore[import-untyped]
+    from sklearn.utils.validation import (
         validate_data as validate_data,
     )
 except ImportError:  # before 1.6
