@@ -127,16 +127,35 @@ void two_layer_backward_(int threads, py::handle grad_y_, py::handle x_, py::han
   });
 }
 
-void matmul_(int threads, py::handle a_, py::handle b_, py::handle c_) {
-  const View a = view_of(a_), b = view_of(b_), c = view_of(c_);
-  require_matrix(b, a.dtype, a.shape[1], b.shape[1], "b");
-  require_matrix(c, a.dtype, a.shape[0], b.shape[1], "c");
+double* sums(const View& view, Index size, const char* name) {
+  require_vector(view, DType::float64, size, name);
+  require(!view || size <= 1 || view.strides[0] == 1, name);
+  return static_cast<double*>(view.data);
+}
+
+void matmul_(int threads, py::handle a_, py::handle b_, py::handle c_, py::handle row_bias_,
+             py::handle col_bias_, bool relu, py::handle mask_, py::handle row_sum_,
+             py::handle col_sum_) {
+  const View a = view_of(a_), b = view_of(b_), c = view_of(c_), mask = view_of(mask_);
+  const View row_bias = view_of(row_bias_), col_bias = view_of(col_bias_);
+  const View row_sum = view_of(row_sum_), col_sum = view_of(col_sum_);
+  const Index M = a.shape[0], N = b.shape[1], K = a.shape[1];
+  require_matrix(b, a.dtype, K, N, "b");
+  require_matrix(c, a.dtype, M, N, "c");
+  require_matrix(mask, a.dtype, M, N, "mask");
+  require_vector(row_bias, a.dtype, M, "row_bias");
+  require_vector(col_bias, a.dtype, N, "col_bias");
+  require_adjacent(c, "c");
+  require_adjacent(mask, "mask");
   for_dtype(a.dtype, a_, [&](auto type) {
     using T = decltype(type);
     Matmul<T> p;
-    p.M = a.shape[0], p.N = b.shape[1], p.K = a.shape[1];
-    p.a = matrix<const T>(a), p.b = matrix<const T>(b);
-    p.c = {adjacent<T>(c), p.N, 1};
+    p.M = M, p.N = N, p.K = K;
+    p.a = matrix<const T>(a), p.b = matrix<const T>(b), p.c = matrix<T>(c);
+    p.row_bias = vector<const T>(row_bias), p.col_bias = vector<const T>(col_bias);
+    p.relu = relu;
+    p.mask = matrix<const T>(mask);
+    p.row_sum = sums(row_sum, M, "row_sum"), p.col_sum = sums(col_sum, N, "col_sum");
     matmul(p, threads);
   });
 }
@@ -185,8 +204,12 @@ PYBIND11_MODULE(_cpu, m) {
   add_watching(m);
   m.def("features_first", &features_first_, "dtype"_a, "batch"_a, "hidden_features"_a,
         "Whether the activation is better kept with the samples adjacent in memory.");
-  m.def("matmul", &matmul_, "threads"_a, "a"_a, "b"_a, "c"_a,
-        "Writes c = a b: the bare product, for the benches.");
+  m.def("matmul", &matmul_, "threads"_a, "a"_a, "b"_a, "c"_a, py::kw_only(),
+        "row_bias"_a = py::none(), "col_bias"_a = py::none(), "relu"_a = false,
+        "mask"_a = py::none(), "row_sum"_a = py::none(), "col_sum"_a = py::none(),
+        "Writes c = epilogue(a b), and adds its sums: for the benches and tests. The steps are "
+        "those\n"
+        "of csrc/matmul.h, in the order of the arguments.");
   m.def("fma_rate", &fma_rate_, "dtype"_a, "threads"_a, "seconds"_a,
         "Operations per second of multiply-adds that never leave the registers, for the benches.");
   m.def("default_threads", &default_threads,

@@ -1,6 +1,7 @@
 // A blocked product shared by threads: which side of C is split, and the sums that they bring back.
 #include "matmul.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <vector>
 
@@ -18,6 +19,14 @@ constexpr Index PACK_COST = 12;
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
+}  // namespace
+
+Index useful_threads(Index M, Index N, Index K, Index threads) {
+  return std::max<Index>(1, std::min(threads, M * N * K / WORK_PER_THREAD));
+}
+
+namespace {
+
 struct Grid {
   Index rows = 1, cols = 1;
 };
@@ -25,8 +34,7 @@ struct Grid {
 // The grid of threads over C with the least work in its largest block, where each thread packs
 // the columns of B that it uses. Columns are dealt in whole vectors.
 Grid choose_grid(Index M, Index N, Index K, Index lanes, int threads) {
-  const Index useful = M * N * K / WORK_PER_THREAD;
-  const Index count = useful < threads ? (useful < 1 ? 1 : useful) : threads;
+  const Index count = useful_threads(M, N, K, threads);
   Grid best;
   Index best_cost = -1;
   for (Index rows = 1; rows <= count; ++rows) {

@@ -54,6 +54,9 @@ Matmul<T> transposed(const Matmul<T>& p) {
   return t;
 }
 
+// Threads, of at most `threads`, that a product of this size is worth.
+Index useful_threads(Index M, Index N, Index K, Index threads);
+
 // Runs the product on at most `threads` threads. The result does not depend on the run, and in
 // C not on the number of threads either; row_sum and col_sum depend on it in the last bits.
 template <class T>

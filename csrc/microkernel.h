@@ -43,57 +43,75 @@ inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV], const TileStore<T>& out) {
   const auto used = [&](int j) { return j < NV - 1 ? L : out.last_lanes; };
 
   if (out.add_partial) {
+#pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       const S* p = out.partial + i * out.partial_stride;
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) acc[i][j] += load_first(p + j * L, used(j));
     }
   }
   if (!out.finish) {
+#pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       S* p = out.partial + i * out.partial_stride;
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) store_first(p + j * L, acc[i][j], used(j));
     }
     return;
   }
   if (out.col_bias) {
+#pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) {
       const Vec<S> bias = load(out.col_bias + j * L);
+#pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) acc[i][j] += bias;
     }
   }
   if (out.row_bias) {
+#pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       const S bias = widen_one(out.row_bias.data + i * out.row_bias.stride);
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) acc[i][j] += bias - Vec<S>{};
     }
   }
   if (out.relu) {
+#pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) acc[i][j] = acc[i][j] < 0 ? Vec<S>{} : acc[i][j];
     }
   }
   if (out.mask) {
+#pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       const T* p = out.mask + i * out.mask_stride;
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) {
         acc[i][j] = widen(p + j * L, used(j)) <= 0 ? Vec<S>{} : acc[i][j];
       }
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < MR; ++i) {
     T* p = out.c + i * out.c_stride;
+#pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) narrow(p + j * L, acc[i][j], used(j));
   }
   if (out.col_sum) {
+#pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) {
       Vec<S> sum = acc[0][j];
+#pragma GCC unroll 8
       for (int i = 1; i < MR; ++i) sum += acc[i][j];
       store(out.col_sum + j * L, load(out.col_sum + j * L) + sum);
     }
   }
   if (out.row_sum) {
+#pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
       Vec<S> sum = first_lanes<S>(acc[i][NV - 1], out.last_lanes);
+#pragma GCC unroll 8
       for (int j = 0; j < NV - 1; ++j) sum += acc[i][j];
       out.row_sum[i] += horizontal_sum<S>(sum);
     }
@@ -118,9 +136,12 @@ void tile(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
     const Index length = chains == 1 ? K : part(K, chains, chain).size();
     for (Index k = 0; k < length; ++k) {
       Vec<P> columns[NV];
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) columns[j] = load(b + j * L);
+#pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
         const Vec<P> element = broadcast(a + i * a_row);
+#pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) {
           acc[i][j] = Packed<T>::multiply_add(acc[i][j], element, columns[j]);
         }
@@ -129,12 +150,16 @@ void tile(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
       b += NV * L;
     }
     if (chain > 0) {
+#pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) acc[i][j] += set_aside[i][j];
       }
     }
     if (++chain == chains) break;
+#pragma GCC unroll 8
     for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) {
         set_aside[i][j] = acc[i][j];
         acc[i][j] = Vec<S>{};

@@ -73,6 +73,32 @@ template <>
 inline void store_first(double* p, Vec<double> v, int n) {
   _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
 }
+#elif defined(__AVX2__)
+// Lanes of 4 bytes, the first n of which are all ones.
+inline __m256i first_mask(int n) {
+  alignas(VECTOR_BYTES) static const int ones_and_zeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(ones_and_zeros + 8 - n));
+}
+template <>
+inline Vec<float> load_first(const float* p, int n) {
+  if (n >= 8) return load(p);
+  return (Vec<float>)_mm256_maskload_ps(p, first_mask(n));
+}
+template <>
+inline void store_first(float* p, Vec<float> v, int n) {
+  if (n >= 8) return store(p, v);
+  _mm256_maskstore_ps(p, first_mask(n), (__m256)v);
+}
+template <>
+inline Vec<double> load_first(const double* p, int n) {
+  if (n >= 4) return load(p);
+  return (Vec<double>)_mm256_maskload_pd(p, first_mask(2 * n));
+}
+template <>
+inline void store_first(double* p, Vec<double> v, int n) {
+  if (n >= 4) return store(p, v);
+  _mm256_maskstore_pd(p, first_mask(2 * n), (__m256d)v);
+}
 #endif
 
 // ---- 16-bit storage: widened on load, rounded to nearest even on store ----

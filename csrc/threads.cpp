@@ -69,15 +69,18 @@ const std::string& named_engine() {
 
 // The pool takes the team's place for a while when one of the team came late: a thread that loses
 // its processor to another program returns after a scheduler's slice, some 3 ms. The while grows
-// as long as that goes on. It matters little where a hiccup of an idle machine is taken for it.
-constexpr Index LATE = 2'000'000, FIRST_HOLD = 20'000'000, LONGEST_HOLD = 500'000'000;
+// as long as that goes on, and with the time lost. It matters little where a hiccup of an idle
+// machine is taken for it.
+constexpr Index LATE = 2'000'000, FIRST_HOLD = 20'000'000, LONGEST_HOLD = 2'000'000'000;
+constexpr Index HOLD_PER_WAIT = 10;
 std::atomic<Index> pool_until{0}, hold{0};
 
 void tell_wait(Index worked, Index waited) {
   if (waited < LATE + worked + worked / 2) return;
   const Index before = hold.load(), end = now();
   const bool goes_on = before > 0 && end < pool_until.load() + FIRST_HOLD;
-  hold.store(goes_on ? std::min(2 * before, LONGEST_HOLD) : FIRST_HOLD);
+  const Index longer = std::max(goes_on ? 2 * before : FIRST_HOLD, HOLD_PER_WAIT * waited);
+  hold.store(std::min(longer, LONGEST_HOLD));
   pool_until.store(end + hold.load());
 }
 

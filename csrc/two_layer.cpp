@@ -37,6 +37,22 @@ ScratchBuffer& hidden_buffer(int which) {
   return buffers[which];
 }
 
+// Sums in double, each with a buffer of its own: of the hidden layer's bias, of another one, and of
+// the parts of a pass. Small networks are called often: nothing is allocated then.
+enum class SumsOf { hidden, other, parts };
+constexpr Index SUMS_BYTES = 1 << 20;
+
+ScratchBuffer& sums_buffer(SumsOf which) {
+  static thread_local ScratchBuffer buffers[3];
+  return buffers[int(which)];
+}
+
+double* zeroed_sums(SumsOf which, Index count) {
+  auto* sums = static_cast<double*>(sums_buffer(which).at_least(count * Index(sizeof(double))));
+  std::fill_n(sums, count, 0.0);
+  return sums;
+}
+
 // Memory for `rows` x `cols` until the calling thread asks again.
 template <class T>
 Matrix<T> hidden_scratch(int which, Index rows, Index cols, bool columns_first) {
@@ -45,9 +61,12 @@ Matrix<T> hidden_scratch(int which, Index rows, Index cols, bool columns_first) 
 }
 
 // At the end of a call, keeps what the next one is likely to need and gives back the rest.
-struct TrimHiddenScratch {
-  ~TrimHiddenScratch() {
+struct TrimScratch {
+  ~TrimScratch() {
     for (int which : {0, 1}) hidden_buffer(which).keep_at_most(2 * HIDDEN_BYTES);
+    for (SumsOf which : {SumsOf::hidden, SumsOf::other, SumsOf::parts}) {
+      sums_buffer(which).keep_at_most(SUMS_BYTES);
+    }
   }
 };
 
@@ -62,9 +81,19 @@ Index threads_for_pass(Index rows, Index cols, int threads) {
   return std::max<Index>(1, std::min<Index>(threads, useful));
 }
 
+// Runs body() with the threads gathered once, where its products are worth several.
+template <class Fn>
+void gathered(const Shape& shape, Index threads, Fn body) {
+  const Index first =
+      useful_threads(shape.batch, shape.hidden_features, shape.in_features, threads);
+  const Index second =
+      useful_threads(shape.batch, shape.out_features, shape.hidden_features, threads);
+  in_one_region(std::max(first, second), body);
+}
+
 // Adds the sums of each part, in the order of the parts.
-void add_parts(const std::vector<double>& parts, std::vector<double>& sums) {
-  for (std::size_t i = 0; i < parts.size(); ++i) sums[i % sums.size()] += parts[i];
+void add_parts(const double* parts, Index count, Index cols, double* sums) {
+  for (Index i = 0; i < count * cols; ++i) sums[i % cols] += parts[i];
 }
 
 // out = sum over the rows of x.
@@ -72,26 +101,27 @@ template <class T>
 void bias_gradient(Index rows, Index cols, Matrix<const T> x, T* out, int threads) {
   const KernelsOf<T>& kernel = kernels().of<T>();
   const Index count = threads_for_pass(rows, cols, threads);
-  std::vector<double> parts(count * cols), sums(cols);
+  double* const parts = zeroed_sums(SumsOf::parts, count * cols);
+  double* const sums = zeroed_sums(SumsOf::other, cols);
   parallel_rows(rows, count, [&](Range r, Index part) {
-    kernel.column_sums(r.size(), cols, x.from_row(r.begin), parts.data() + part * cols);
+    kernel.column_sums(r.size(), cols, x.from_row(r.begin), parts + part * cols);
   });
-  add_parts(parts, sums);
-  kernel.round_sums(cols, sums.data(), out);
+  add_parts(parts, count, cols, sums);
+  kernel.round_sums(cols, sums, out);
 }
 
 // dh = grad where a > 0, with its column sums added to `sums` where wanted.
 template <class T>
 void mask_gradient(Index rows, Index cols, Matrix<const T> grad, Matrix<const T> a, Matrix<T> dh,
-                   std::vector<double>* sums, int threads) {
+                   double* sums, int threads) {
   const KernelsOf<T>& kernel = kernels().of<T>();
   const Index count = threads_for_pass(rows, cols, threads);
-  std::vector<double> parts(sums ? count * cols : 0);
+  double* const parts = zeroed_sums(SumsOf::parts, sums ? count * cols : 0);
   parallel_rows(rows, count, [&](Range r, Index part) {
     kernel.masked_copy(r.size(), cols, grad.from_row(r.begin), a.from_row(r.begin),
-                       dh.from_row(r.begin), sums ? parts.data() + part * cols : nullptr);
+                       dh.from_row(r.begin), sums ? parts + part * cols : nullptr);
   });
-  if (sums) add_parts(parts, *sums);
+  if (sums) add_parts(parts, count, cols, sums);
 }
 
 // relu(x w^T + b) or x w^T + b.
@@ -158,33 +188,34 @@ void linear_relu_forward(const LinearReluForward<T>& f, int threads) {
 
 template <class T>
 void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
-  const TrimHiddenScratch trim;
-  const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
-  const Matrix<T> y = row_major(f.y, out);
-  const Index chunk = f.a ? f.shape.batch : chunk_rows(f.shape.batch, hidden, sizeof(T));
-  for (Index row = 0; row < f.shape.batch; row += chunk) {
-    const Index rows = std::min(chunk, f.shape.batch - row);
-    const Matrix<T> a =
-        f.a ? f.a : hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, hidden));
-    linear(rows, f.shape.in_features, hidden, f.x.from_row(row), f.w1, f.b1, true, a, threads);
-    linear<T>(rows, hidden, out, a, f.w2, f.b2, false, y.from_row(row), threads);
-  }
+  const TrimScratch trim;
+  gathered(f.shape, threads, [&] {
+    const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
+    const Matrix<T> y = row_major(f.y, out);
+    const Index chunk = f.a ? f.shape.batch : chunk_rows(f.shape.batch, hidden, sizeof(T));
+    for (Index row = 0; row < f.shape.batch; row += chunk) {
+      const Index rows = std::min(chunk, f.shape.batch - row);
+      const Matrix<T> a =
+          f.a ? f.a : hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, hidden));
+      linear(rows, f.shape.in_features, hidden, f.x.from_row(row), f.w1, f.b1, true, a, threads);
+      linear<T>(rows, hidden, out, a, f.w2, f.b2, false, y.from_row(row), threads);
+    }
+  });
 }
 
 template <class T>
 void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
-  const TrimHiddenScratch trim;
+  const TrimScratch trim;
   const Index in = f.in_features, out = f.out_features;
   const Index chunk = chunk_rows(f.batch, out, sizeof(T));
   WeightGradient<T> grad_w(f.grad_w, out, in, chunk < f.batch);
   const Matrix<T> grad_x = row_major(f.grad_x, in);
-  std::vector<double> grad_b(f.grad_b ? out : 0);
+  double* const grad_b = f.grad_b ? zeroed_sums(SumsOf::hidden, out) : nullptr;
   Index row = 0;
   do {  // once for an empty batch too: its gradients are zeros
     const Index rows = std::min(chunk, f.batch - row);
     const Matrix<T> dh = hidden_scratch<T>(1, rows, out, false);
-    mask_gradient<T>(rows, out, f.grad_a.from_row(row), f.a.from_row(row), dh,
-                     f.grad_b ? &grad_b : nullptr, threads);
+    mask_gradient<T>(rows, out, f.grad_a.from_row(row), f.a.from_row(row), dh, grad_b, threads);
     if (grad_w) grad_w.add(rows, dh, f.x.from_row(row), row + rows >= f.batch, threads);
     if (grad_x) {
       Matmul<T> p;
@@ -194,56 +225,58 @@ void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
     }
     row += rows;
   } while (row < f.batch);
-  if (f.grad_b) kernels().of<T>().round_sums(out, grad_b.data(), f.grad_b);
+  if (f.grad_b) kernels().of<T>().round_sums(out, grad_b, f.grad_b);
 }
 
 template <class T>
 void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
-  const TrimHiddenScratch trim;
-  const Index batch = f.shape.batch, in = f.shape.in_features;
-  const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
-  const bool first_layer = f.grad_x || f.grad_w1 || f.grad_b1;
-  if (f.grad_b2) bias_gradient(batch, out, f.grad_y, f.grad_b2, threads);
-  if (!first_layer && !f.grad_w2) return;
+  const TrimScratch trim;
+  gathered(f.shape, threads, [&] {
+    const Index batch = f.shape.batch, in = f.shape.in_features;
+    const Index hidden = f.shape.hidden_features, out = f.shape.out_features;
+    const bool first_layer = f.grad_x || f.grad_w1 || f.grad_b1;
+    if (f.grad_b2) bias_gradient(batch, out, f.grad_y, f.grad_b2, threads);
+    if (!first_layer && !f.grad_w2) return;
 
-  const bool recompute = !f.a;
-  const Index chunk =
-      first_layer || recompute ? chunk_rows(batch, hidden, sizeof(T)) : std::max<Index>(batch, 1);
-  WeightGradient<T> grad_w1(f.grad_w1, hidden, in, chunk < batch);
-  WeightGradient<T> grad_w2(f.grad_w2, out, hidden, chunk < batch);
-  const Matrix<T> grad_x = row_major(f.grad_x, in);
-  std::vector<double> grad_b1(f.grad_b1 ? hidden : 0);
-  Index row = 0;
-  do {  // once for an empty batch too: its gradients are zeros
-    const Index rows = std::min(chunk, batch - row);
-    const bool last = row + rows >= batch;
-    const Matrix<const T> grad_y = f.grad_y.from_row(row);
-    Matrix<const T> a = f.a.from_row(row);
-    if (recompute) {
-      const Matrix<T> again = hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, hidden));
-      linear(rows, in, hidden, f.x.from_row(row), f.w1, f.b1, true, again, threads);
-      a = again;
-    }
-    if (grad_w2) grad_w2.add(rows, grad_y, a, last, threads);
-    if (first_layer) {
-      const Matrix<T> dh = hidden_scratch<T>(1, rows, hidden, a.col_stride != 1);
-      Matmul<T> p;
-      p.M = rows, p.N = hidden, p.K = out;
-      p.a = grad_y, p.b = f.w2, p.c = dh;
-      p.mask = a;
-      p.col_sum = f.grad_b1 ? grad_b1.data() : nullptr;
-      matmul(p, threads);
-      if (grad_w1) grad_w1.add(rows, dh, f.x.from_row(row), last, threads);
-      if (grad_x) {
-        Matmul<T> q;
-        q.M = rows, q.N = in, q.K = hidden;
-        q.a = dh, q.b = f.w1, q.c = grad_x.from_row(row);
-        matmul(q, threads);
+    const bool recompute = !f.a;
+    const Index chunk =
+        first_layer || recompute ? chunk_rows(batch, hidden, sizeof(T)) : std::max<Index>(batch, 1);
+    WeightGradient<T> grad_w1(f.grad_w1, hidden, in, chunk < batch);
+    WeightGradient<T> grad_w2(f.grad_w2, out, hidden, chunk < batch);
+    const Matrix<T> grad_x = row_major(f.grad_x, in);
+    double* const grad_b1 = f.grad_b1 ? zeroed_sums(SumsOf::hidden, hidden) : nullptr;
+    Index row = 0;
+    do {  // once for an empty batch too: its gradients are zeros
+      const Index rows = std::min(chunk, batch - row);
+      const bool last = row + rows >= batch;
+      const Matrix<const T> grad_y = f.grad_y.from_row(row);
+      Matrix<const T> a = f.a.from_row(row);
+      if (recompute) {
+        const Matrix<T> again = hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, hidden));
+        linear(rows, in, hidden, f.x.from_row(row), f.w1, f.b1, true, again, threads);
+        a = again;
       }
-    }
-    row += rows;
-  } while (row < batch);
-  if (f.grad_b1) kernels().of<T>().round_sums(hidden, grad_b1.data(), f.grad_b1);
+      if (grad_w2) grad_w2.add(rows, grad_y, a, last, threads);
+      if (first_layer) {
+        const Matrix<T> dh = hidden_scratch<T>(1, rows, hidden, a.col_stride != 1);
+        Matmul<T> p;
+        p.M = rows, p.N = hidden, p.K = out;
+        p.a = grad_y, p.b = f.w2, p.c = dh;
+        p.mask = a;
+        p.col_sum = grad_b1;
+        matmul(p, threads);
+        if (grad_w1) grad_w1.add(rows, dh, f.x.from_row(row), last, threads);
+        if (grad_x) {
+          Matmul<T> q;
+          q.M = rows, q.N = in, q.K = hidden;
+          q.a = dh, q.b = f.w1, q.c = grad_x.from_row(row);
+          matmul(q, threads);
+        }
+      }
+      row += rows;
+    } while (row < batch);
+    if (f.grad_b1) kernels().of<T>().round_sums(hidden, grad_b1, f.grad_b1);
+  });
 }
 
 #define INSTANTIATE(T)                                                   \

@@ -1,0 +1,81 @@
+"""The product itself with every step of its epilogue, in both orientations, exactly."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from twolayer_kernels.backends.cpu import _cpu
+
+from .comparing import assert_equal
+from .problems import DTYPES, dtype_id
+
+# Full tiles, tails of both sides, several blocks of K and few rows.
+SIZES = [(24, 64, 64), (13, 37, 64), (7, 530, 9), (61, 5, 1100), (3, 70, 40)]
+STEPS = ("row_bias", "col_bias", "relu", "mask", "row_sum", "col_sum")
+EPILOGUES = [
+    *((step,) for step in STEPS),
+    *itertools.combinations(STEPS, 2),
+    STEPS,
+]
+
+
+def product(dtype, size, epilogue, transposed, threads):
+    """Ours and the formula's in float64: c, row_sum, col_sum."""
+    M, N, K = size
+    generator = torch.Generator().manual_seed(1)
+
+    def integers(*shape, largest=1):
+        return torch.randint(-largest, largest + 1, shape, generator=generator).double()
+
+    # So many ones that no sum leaves the integers that bfloat16 has.
+    a, b = integers(M, K), integers(K, N)
+    a[:, 100:] = 0
+    values = {
+        "row_bias": integers(M),
+        "col_bias": integers(N),
+        "relu": True,
+        "mask": integers(M, N),
+        "row_sum": integers(M),
+        "col_sum": integers(N),
+    }
+    given = {name: values[name] for name in epilogue}
+    c = a @ b
+    if "row_bias" in given:
+        c += values["row_bias"][:, None]
+    if "col_bias" in given:
+        c += values["col_bias"]
+    if "relu" in given:
+        c = c.relu()
+    if "mask" in given:
+        c = torch.where(values["mask"] <= 0, 0, c)
+    wanted = {"c": c}
+    for name, axis in (("row_sum", 1), ("col_sum", 0)):
+        if name in given:
+            wanted[name] = given[name] + c.sum(axis)
+
+    def laid_out(t):
+        t = t.to(dtype)
+        return t.T.contiguous().T if transposed and t.dim() == 2 else t
+
+    mine = {
+        name: value.clone() if name.endswith("_sum") else laid_out(value)
+        for name, value in given.items()
+        if name != "relu"
+    }
+    out = laid_out(torch.full((M, N), torch.nan))
+    _cpu.matmul(threads, a.to(dtype), b.to(dtype), out, relu="relu" in given, **mine)
+    return wanted, {"c": out} | {name: mine[name] for name in wanted if name != "c"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize("transposed", [False, True], ids=["rows", "columns"])
+def test_every_epilogue(dtype, size, transposed):
+    for epilogue, threads in itertools.product(EPILOGUES, (1, 3)):
+        wanted, results = product(dtype, size, epilogue, transposed, threads)
+        for name in wanted:
+            label = f"{name} of {'+'.join(epilogue)} on {threads} threads"
+            assert_equal(label, results[name], wanted[name].to(results[name].dtype))
