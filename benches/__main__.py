@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from . import curves, estimators, goals, machine, pairs, table
+from . import curves, estimators, fitting, goals, machine, pairs, table
 
 RESULTS = Path("out") / "bench.json"
 
@@ -51,6 +51,7 @@ def main() -> int:
     print(f"curves: {curves.draw()}")
     reached = goals.show(results)
     warnings.simplefilter("ignore")
+    reached &= fitting.show()
     return 0 if estimators.show() and reached else 1
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WHOLE_PROGRAMS = [
     ROOT / "README.md",
+    ROOT / "docs" / "fit.md",
     ROOT / "docs" / "tables.md",
     ROOT / "docs" / "sklearn.md",
     *sorted((ROOT / "docs" / "pytorch").glob("*.md")),

@@ -15,11 +15,19 @@ from .networks import WRITE_THE_LOOP, Network
 
 Group = dict[str, Any]
 
-BY_NAME: dict[str, Callable[..., Optimizer]] = {
-    "sgd": SGD,
-    "adam": Adam,
-    "adamw": AdamW,
-    "rmsprop": RMSprop,
+
+def _light(kind: type[Optimizer]) -> type[Optimizer]:
+    """The same optimizer, made without loading the compiler, which takes torch a second or more."""
+    add = Optimizer.add_param_group
+    return type(kind.__name__, (kind,), {"add_param_group": getattr(add, "__wrapped__", add)})
+
+
+# For those that live no longer than a call.
+BY_NAME: dict[str, type[Optimizer]] = {
+    "sgd": _light(SGD),
+    "adam": _light(Adam),
+    "adamw": _light(AdamW),
+    "rmsprop": _light(RMSprop),
 }
 
 
@@ -69,6 +77,7 @@ _RMSPROP = _Kind(
     counts=True,
 )
 _KINDS: dict[type[Optimizer], _Kind] = {SGD: _SGD, Adam: _ADAM, AdamW: _ADAM, RMSprop: _RMSPROP}
+_LIGHT = dict(zip(BY_NAME.values(), (_SGD, _ADAM, _ADAM, _RMSPROP), strict=True))
 
 
 def _alike(t: Tensor) -> Tensor:
@@ -135,7 +144,7 @@ class Movers:
     """The four parameters' movers; ``None`` for one that stays."""
 
     def __init__(self, optimizer: Optimizer, network: Network) -> None:
-        kind = _KINDS.get(type(optimizer))
+        kind = _KINDS.get(type(optimizer)) or _LIGHT.get(type(optimizer))
         if kind is None:
             known = ", ".join(kind.__name__ for kind in _KINDS)
             raise NotImplementedError(
