@@ -1,5 +1,5 @@
 """Figures that need two measurements side by side: what the fused store, a second thread, the
-recompute mode and a busy neighbour cost."""
+recompute mode and busy neighbours cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 
 import torch
@@ -19,7 +20,7 @@ from twolayer_kernels.backends.cpu import _cpu
 from .machine import THREADS
 from .works import Case, eager, fused
 
-MIDDLE, LARGE = BENCH_SHAPES[1], BENCH_SHAPES[2]
+TUTORIAL, MIDDLE, LARGE = BENCH_SHAPES[:3]
 RECOMPUTE_SHAPE = Shape(16384, 256, 4096, 256)
 
 
@@ -74,6 +75,20 @@ def masked_store() -> float:
     )
 
 
+def narrow_store() -> float:
+    """Every step of the epilogue on a product whose sums are short, against the bare one.
+
+    Guards the tile's sums staying in registers on their way out: on the stack this read 1.5.
+    """
+    M, N, K = 192, 512, 64
+    a, b, c, mask = torch.randn(M, K), torch.randn(K, N), torch.empty(M, N), torch.randn(M, N)
+    bias, sums = torch.randn(N), torch.zeros(N, dtype=torch.float64)
+    return ratio(
+        lambda: _cpu.matmul(1, a, b, c, col_bias=bias, relu=True, mask=mask, col_sum=sums),
+        lambda: _cpu.matmul(1, a, b, c),
+    )
+
+
 def second_thread() -> float:
     """Time of forward + backward of the large shape on one thread over that on two."""
     call = fused(Case("forward+backward", LARGE, torch.float32))
@@ -90,30 +105,65 @@ def second_thread() -> float:
     return result
 
 
-def _rate(call: Callable[[], object], seconds: float) -> float:
+def call_seconds(call: Callable[[], object], seconds: float) -> list[float]:
+    """Of each call, in order of length."""
     call()
-    calls, start = 0, time.perf_counter()
-    while time.perf_counter() < start + seconds:
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
         call()
-        calls += 1
-    return calls / (time.perf_counter() - start)
+        times.append(time.perf_counter() - start)
+    return sorted(times)
 
 
-def busy_neighbour() -> float:
-    """Rate of the middle shape with one core kept busy by another process, over the idle rate.
+def late_calls() -> float:
+    """Share of calls that take over 1.6 times the 5th percentile, on an idle machine."""
+    times = call_seconds(fused(Case("forward+backward", MIDDLE, torch.float32)), 10.0)
+    return sum(t > 1.6 * times[len(times) // 20] for t in times) / len(times)
 
-    Calls per second over all of a block, so that the slow ones count in full.
-    """
-    call = fused(Case("forward+backward", MIDDLE, torch.float32))
-    idle = _rate(call, 1.0)
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    neighbours = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)
+    ]
     try:
         time.sleep(0.2)
-        busy = _rate(call, 3.0)
+        yield
     finally:
-        neighbour.kill()
-        neighbour.wait()
-    return busy / idle
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
+def busy_neighbour(shape: Shape) -> tuple[float, float]:
+    """Beside a process that keeps a core busy: rate of the idle one; what a late call lost, in ms.
+
+    The rate is over all of a block, so that the slow calls count in full; a late call is the 99th
+    percentile, less the idle median.
+    """
+    call = fused(Case("forward+backward", shape, torch.float32))
+    idle = call_seconds(call, 1.0)
+    with busy_processes(1):
+        busy = call_seconds(call, 3.0)
+    rate = (sum(idle) / len(idle)) / (sum(busy) / len(busy))
+    return rate, (busy[len(busy) * 99 // 100] - median(idle)) * 1e3
+
+
+def crowd(shape: Shape) -> float:
+    """Beside 12 busy processes: time on the default threads over that on one."""
+    call = fused(Case("forward+backward", shape, torch.float32))
+
+    def mean(threads: int) -> float:
+        torch.set_num_threads(threads)
+        times = call_seconds(call, 1.5)
+        return sum(times) / len(times)
+
+    with busy_processes(12):
+        result = median(mean(THREADS) / mean(1) for _ in range(3))
+    torch.set_num_threads(THREADS)
+    return result
 
 
 _PEAK_MEMORY = """
@@ -170,12 +220,17 @@ def recompute_time() -> float:
 
 
 def measure() -> dict[str, float]:
-    return {
+    figures = {
         "control": control(),
         "fused store": fused_store(),
         "masked store": masked_store(),
+        "narrow store": narrow_store(),
         "second thread": second_thread(),
         "recompute memory": peak_memory("recompute") / peak_memory("eager"),
         "recompute time": recompute_time(),
-        "busy neighbour": busy_neighbour(),
+        "late calls": late_calls(),
     }
+    for name, shape in (("tutorial", TUTORIAL), ("middle", MIDDLE)):
+        figures[f"busy rate, {name}"], figures[f"busy late, {name}"] = busy_neighbour(shape)
+        figures[f"crowd, {name}"] = crowd(shape)
+    return figures

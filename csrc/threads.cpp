@@ -25,17 +25,44 @@ struct State {
 };
 thread_local State state;
 
-// Lays the parts out on the board of the region that this thread is in.
-void run_on_board(Index parts, Work work) {
-  std::exception_ptr error;
-  state.board->lay_out(parts, work, error);
-  if (state.pooled) Lease::call(parts);
-  state.board->finish();
-  if (error) std::rethrow_exception(error);
-}
-
 void one_after_the_other(Index parts, Work work) {
   for (Index part = 0; part < parts; ++part) work.call(work.fn, part);
+}
+
+// A thread that loses its processor to another program returns after a scheduler's slice, some 3 ms
+// or many of them. A wait counts as such where neither an uneven cut nor slower processors among
+// faster ones explain it.
+constexpr Index LATE = 2'000'000;
+bool late(Index worked, Index waited) { return waited >= LATE + worked + worked / 2; }
+
+// After a worker of the pool came late, for this many times what was lost, callers compute alone:
+// so in any crowd they lose a tenth at most over one thread.
+constexpr Index HOLD_PER_WAIT = 10;
+std::atomic<Index> alone_until{0};
+
+bool alone() {
+  const Index until = alone_until.load(std::memory_order_relaxed);
+  if (until == 0) return false;
+  if (now() < until) return true;
+  alone_until.store(0, std::memory_order_relaxed);
+  return false;
+}
+
+// Lays the parts out on the board of the region that this thread is in.
+void run_on_board(Index parts, Work work) {
+  if (state.pooled && alone()) return one_after_the_other(parts, work);
+  std::exception_ptr error;
+  Board& board = *state.board;
+  const Index start = now(), waited_before = board.waited;
+  board.lay_out(parts, work, error);
+  if (state.pooled) Lease::call(parts);
+  board.finish();
+  const Index waited = board.waited - waited_before;
+  if (state.pooled && waited >= LATE) {
+    const Index end = now();
+    if (late(end - start - waited, waited)) alone_until.store(end + HOLD_PER_WAIT * waited);
+  }
+  if (error) std::rethrow_exception(error);
 }
 
 // Runs fn() with `board` as this thread's.
@@ -67,16 +94,14 @@ const std::string& named_engine() {
 
 #if defined(_OPENMP)
 
-// The pool takes the team's place for a while when one of the team came late: a thread that loses
-// its processor to another program returns after a scheduler's slice, some 3 ms. The while grows
-// as long as that goes on, and with the time lost. It matters little where a hiccup of an idle
-// machine is taken for it.
-constexpr Index LATE = 2'000'000, FIRST_HOLD = 20'000'000, LONGEST_HOLD = 2'000'000'000;
-constexpr Index HOLD_PER_WAIT = 10;
+// The pool takes the team's place for a while when one of the team came late. The while grows as
+// long as that goes on, and with the time lost. It matters little where a hiccup of an idle machine
+// is taken for it.
+constexpr Index FIRST_HOLD = 20'000'000, LONGEST_HOLD = 2'000'000'000;
 std::atomic<Index> pool_until{0}, hold{0};
 
 void tell_wait(Index worked, Index waited) {
-  if (waited < LATE + worked + worked / 2) return;
+  if (!late(worked, waited)) return;
   const Index before = hold.load(), end = now();
   const bool goes_on = before > 0 && end < pool_until.load() + FIRST_HOLD;
   const Index longer = std::max(goes_on ? 2 * before : FIRST_HOLD, HOLD_PER_WAIT * waited);
