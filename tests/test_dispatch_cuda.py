@@ -99,6 +99,7 @@ def test_measurements_decide_and_explain_says_them(monkeypatch, faster):
 def test_explain_asks_by_size_for_tensors_on_a_gpu(monkeypatch):
     class OnGpu(torch.Tensor):
         device = torch.device("cuda")
+        __torch_function__ = torch._C._disabled_torch_function_impl  # no kind of its own
 
     answer = dispatch.Choice(SimpleNamespace(__name__="backends.triton"), "as measured")
     monkeypatch.setattr(dispatch, "choose_for_cuda", lambda x, *sizes: answer)
