@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from sklearn.neural_network._base import LOSS_FUNCTIONS
 
 from .sklearn_cases import BAND, CLASSES, DATASETS, SETTINGS, load, pairs, train
 
@@ -21,7 +22,6 @@ def distance(curve, exact):
 def assert_same_course(fused, plain):
     for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_"):
         assert getattr(fused, name) == getattr(plain, name), name
-    assert fused._no_improvement_count == plain._no_improvement_count
     for ours, theirs in zip(
         fused.coefs_ + fused.intercepts_, plain.coefs_ + plain.intercepts_, strict=True
     ):
@@ -38,6 +38,7 @@ def assert_same_course(fused, plain):
 
 
 def assert_close_in_float64(fused, plain):
+    assert fused._no_improvement_count == plain._no_improvement_count
     assert distance(fused.loss_curve_, plain.loss_curve_) <= BAND
     assert abs(fused.loss_ - plain.loss_) <= BAND * abs(plain.loss_)
     for name in ("best_loss_", "best_validation_score_", "validation_scores_"):
@@ -56,9 +57,28 @@ def scikit_learns(data, setting, dtype):
     return train(CLASSES[DATASETS[data][0]][1], SETTINGS[setting], *load(data, dtype))
 
 
+@cache
+def in_float64(data, setting):
+    """scikit-learn's curve in float64, with probabilities clipped as they are in float32."""
+    eps = np.finfo(np.float32).eps
+
+    def clipped(loss):
+        return lambda y, p, *weight: loss(y, np.clip(p, eps, 1 - eps), *weight)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("log_loss", "binary_log_loss"):
+            patch.setitem(LOSS_FUNCTIONS, name, clipped(LOSS_FUNCTIONS[name]))
+        cls = CLASSES[DATASETS[data][0]][1]
+        return train(cls, SETTINGS[setting], *load(data, "float64")).loss_curve_
+
+
 @pytest.mark.parametrize(("data", "setting", "dtype"), pairs())
 def test_the_same_trajectory(data, setting, dtype, record_property):
-    """In float32, from the float64 curve: at most 4 times as far as scikit-learn, plus 10 eps."""
+    """In float32, from the float64 curve: at most 4 times as far as scikit-learn, plus 10 eps.
+
+    That of the first epochs too: what rounding does there, some settings later make a hundred
+    thousand times as large.
+    """
     kind, _ = DATASETS[data]
     fused = train(CLASSES[kind][0], SETTINGS[setting], *load(data, dtype))
     plain = scikit_learns(data, setting, dtype)
@@ -68,13 +88,13 @@ def test_the_same_trajectory(data, setting, dtype, record_property):
         assert_same_course(fused, plain)
         assert_close_in_float64(fused, plain)
         return
-    exact = scikit_learns(data, setting, "float64")
-    curves = [model.loss_curve_ for model in (fused, plain, exact)]
-    epochs = min(map(len, curves))
-    ours, theirs, exactly = (np.array(curve[:epochs], np.float64) for curve in curves)
-    budget = 4 * distance(theirs, exactly) + 10 * np.finfo(np.float32).eps
+    curves = [fused.loss_curve_, plain.loss_curve_, in_float64(data, setting)]
+    length = min(map(len, curves))
+    for epochs in (min(5, length), length):
+        ours, theirs, exact = (np.array(curve[:epochs], np.float64) for curve in curves)
+        budget = 4 * distance(theirs, exact) + 10 * np.finfo(np.float32).eps
+        assert distance(ours, exact) <= budget
     record_property("distance", float(distance(ours, theirs)))
-    assert distance(ours, exactly) <= budget
     if len(set(map(len, curves))) == 1:
         assert_same_course(fused, plain)
 
