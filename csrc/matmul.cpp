@@ -65,6 +65,11 @@ bool adjacent_along_rows(const Matmul<T>& p) {
 template <class T>
 void matmul(const Matmul<T>& problem, int threads) {
   const bool rows_adjacent = adjacent_along_rows(problem);
+  // One column is dot products from the other side, where it would fill a lane of each vector.
+  if (problem.N == 1 && problem.M > 1 && problem.a.col_stride == 1 && problem.b.row_stride == 1 &&
+      adjacent_along_rows(transposed(problem))) {
+    return matmul(transposed(problem), threads);
+  }
   if (!rows_adjacent && !adjacent_along_rows(transposed(problem))) {
     throw std::logic_error("C and mask of a product must be adjacent along the same side");
   }
