@@ -392,6 +392,19 @@ def test_what_the_test_run_says_is_kept():
     assert not checks.judged_tests(5, ["no tests ran in 0.1s"])["passed"]
 
 
+def test_a_warning_does_not_make_the_gpu_tests_red(tmp_path):
+    """torch 2.11 warns as Inductor is imported; elsewhere in this project a warning is an error."""
+    test = tmp_path / "test_warning.py"
+    test.write_text("import warnings\n\ndef test_it():\n    warnings.warn('deprecated')\n")
+    project = Path(__file__).parents[1]
+    command = checks.command_of_tests()
+    assert command[-1] == "tests/cuda"
+    command[-2:] = ["-c", str(project / "pyproject.toml"), str(test)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed, 1 warning" in done.stdout
+
+
 def test_only_faults_that_the_sanitizer_names_count_against_a_run():
     green = {"passed": True}
     for status, passed in ((0, True), (9, False), (1, None), (None, None)):

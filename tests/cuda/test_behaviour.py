@@ -229,6 +229,7 @@ def test_a_device_that_is_not_the_current_one():
     check_exact(there, results)
 
 
+@pytest.mark.filterwarnings("default")  # importing Inductor of torch 2.11 warns
 def test_compiled_with_cuda_graphs():
     """The compiler's own graphs warm up on their streams, with memory of their own."""
     model = FusedTwoLayer(1000, 100, 10, device="cuda", backend="triton")

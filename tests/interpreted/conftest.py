@@ -39,14 +39,14 @@ def _silent_arithmetic():
 
 @pytest.fixture(autouse=True)
 def _counters_are_zero_after_every_launch(monkeypatch):
-    from twolayer_kernels.backends.triton import two_layers
+    from twolayer_kernels.backends.triton import arrivals, two_layers
 
     launch = two_layers.launch
 
     def checked(*arguments):
         launch(*arguments)
-        for counters in two_layers._counters.values():
-            assert not counters.any(), "a kernel left its arrival counters changed"
+        for slab in arrivals._slabs.values():
+            assert not slab._zeros.any(), "a kernel left its arrival counters changed"
 
     monkeypatch.setattr(two_layers, "launch", checked)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twolayer_kernels.backends.triton import layers, narrow, product, tiles, two_layers
+from twolayer_kernels.backends.triton import arrivals, layers, narrow, product, tiles, two_layers
 
 from ..problems import check_budget, check_exact, fused, integers, randoms
 from ..shapes import Shape
@@ -91,4 +91,4 @@ def test_counters_left_behind_are_found(force, monkeypatch):
     problem = integers(Shape(33, 70, 65, 10), torch.float32, seed=3)
     with pytest.raises(AssertionError, match="arrival counters"):
         fused(problem, "triton")
-    two_layers._counters.clear()
+    arrivals.forget()

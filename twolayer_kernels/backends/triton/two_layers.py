@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from threading import Thread
-
 import torch
 from torch import Tensor
 
+from .arrivals import counters
 from .launch import device_of, launch
 from .layers import adjacent
 from .narrow import narrow_backward_kernel, narrow_forward_kernel
@@ -14,44 +13,6 @@ from .precision import input_precision, narrow_precision_of
 from .tiles import alignment, ceil_div, choose_narrow, padded_out_features
 
 Gradient = Tensor | None
-
-# Zeros that programs count their arrivals in; each kernel leaves zeros behind, so one buffer serves
-# all launches of a stream. Keyed by device and stream: two streams may run at once.
-_counters: dict[tuple[torch.device, int], Tensor] = {}
-# More than any launch needs: where programs share a sum there are few of them.
-_COUNTERS = 4096
-
-
-def _kept_zeros(device: torch.device, count: int) -> Tensor:
-    """Zeros that outlive whatever the calling thread is recording.
-
-    While a compiler warms a CUDA graph up, all that its thread allocates belongs to the graph; so
-    another thread allocates.
-    """
-    made: list[Tensor] = []
-
-    def make() -> None:
-        made.append(torch.zeros(count, dtype=torch.int32, device=device))
-        if device.type == "cuda":
-            torch.cuda.current_stream(device).synchronize()
-
-    thread = Thread(target=make)
-    thread.start()
-    thread.join()
-    return made[0]
-
-
-def _zeros(device: torch.device, count: int) -> Tensor:
-    stream = 0
-    if device.type == "cuda":
-        if torch.cuda.is_current_stream_capturing():
-            # A graph gets counters of its own: it may be replayed beside other launches, or never.
-            return torch.zeros(count, dtype=torch.int32, device=device)
-        stream = torch.cuda.current_stream(device).cuda_stream
-    kept = _counters.get((device, stream))
-    if kept is None or kept.numel() < count:
-        kept = _counters[device, stream] = _kept_zeros(device, max(count, _COUNTERS))
-    return kept
 
 
 def forward(
@@ -79,7 +40,7 @@ def forward(
         contributions = torch.empty(
             parts, batch, out_features, dtype=torch.float32, device=x.device
         )
-        arrived = _zeros(x.device, blocks)
+        arrived = counters(x.device, blocks)
     launch(
         narrow_forward_kernel,
         (blocks, parts),
@@ -147,7 +108,7 @@ def backward(
         size = hidden_features * in_features + out_features * hidden_features
         size += hidden_features + out_features
         shares = torch.empty(parts, size, dtype=torch.float32, device=grad_y.device)
-        arrived = _zeros(grad_y.device, hidden_blocks * (in_blocks + 3))
+        arrived = counters(grad_y.device, hidden_blocks * (in_blocks + 3))
     launch(
         narrow_backward_kernel,
         (programs,),
