@@ -1,6 +1,6 @@
 # The commands of a developer and of CI. Each does its own set-up, once.
 #
-#   make demo    train on handwritten digits, fused beside plain torch
+#   make demo    train on handwritten digits, fused and by fit beside plain torch
 #   make test    lint, types and the whole test suite
 #   make test-long  10,000 random lives of a module, plain and fused side by side; SEQUENCES=... others
 #   make test-ecosystem  distributed training, and the libraries that train and hold networks

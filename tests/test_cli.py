@@ -73,25 +73,32 @@ def test_digits_and_regression(tmp_path, capsys):
     out = run("train", "--epochs", 12, "--hidden", 64, "--out", "pictures", capsys=capsys).out
     assert "1438 training and 359 test samples, 64 features, 64 hidden, 10 outputs" in out
     accuracies = [float(found) for found in re.findall(r"test accuracy (\d\d\.\d+)%", out)]
-    assert len(accuracies) == 3  # the bar's, plain torch's, the fused network's
+    assert len(accuracies) == 4  # the bar's, plain torch's, the fused network's, that of fit
     assert min(accuracies) > 92
-    assert "training R2 1.0000" in out
+    assert out.count("training R2 1.0000") == 4
+    assert len(re.findall(r"^ +fit .* \d+\.\d\dx$", out, re.MULTILINE)) == 2
     assert "picture: pictures/train.png" in out
     assert (tmp_path / "pictures" / "train.png").read_bytes().startswith(PNG)
     assert "…" not in out
 
 
-def test_the_two_networks_start_alike_and_stay_together():
-    options = train.Options(write_clouds(), None, 8, 4, 16, None, 0, None, None, Path(), None, None)
+@pytest.mark.parametrize("batch_size", [16, 64], ids=["batches", "all samples at once"])
+def test_the_networks_start_alike_and_stay_together(batch_size):
+    options = train.Options(
+        write_clouds(), None, 8, 60, batch_size, None, 0, None, None, Path(), None, None
+    )
     training = train._fresh(options)
-    plain, fused = training.plain, training.fused
-    for name, tensor in plain.model.state_dict().items():
-        assert torch.equal(tensor, fused.model.state_dict()[name])
-    for _ in training.run(4):
-        pass
-    assert len(plain.losses) == len(fused.losses) == 4
-    assert fused.losses[-1] < fused.losses[0]
-    np.testing.assert_allclose(plain.losses, fused.losses, rtol=1e-4)
+    plain = training.plain
+    for side in (training.fused, training.fitted):
+        for name, tensor in plain.model.state_dict().items():
+            assert torch.equal(tensor, side.model.state_dict()[name])
+    rounds = list(training.run(60))
+    assert len(rounds) > 1
+    for side in (training.fused, training.fitted):
+        assert len(plain.losses) == len(side.losses) == 60
+        assert side.losses[-1] < side.losses[0]
+        np.testing.assert_allclose(plain.losses, side.losses, rtol=1e-4)
+        assert side.stopwatch.median() > 0
     assert plain.stopwatch.median() > 0
 
 
@@ -127,6 +134,9 @@ def test_blocks_and_stopwatch():
     assert np.isnan(watch.median())
     watch.add_block([100.0] + [1.0] * 4)  # the first fifth does not count
     assert watch.median() == 1.0
+    for _ in range(5):
+        watch.add_run(8.0, 4)
+    assert watch.median() == 2.0
 
 
 # Bad options.

@@ -53,6 +53,20 @@ def test_resumed_training_has_the_bits_of_an_unbroken_one():
     assert not torch.equal(half["model"]["linear1.weight"], whole["model"]["linear1.weight"])
 
 
+def test_a_checkpoint_from_before_fit_goes_on_with_the_fused_state():
+    train_clouds("--epochs", 30, "--save", "c.pt")
+    content = torch.load("c.pt", weights_only=True)
+    older = {key: value for key, value in content.items() if not key.startswith("fit_")}
+    torch.save(older, "c.pt")
+    train_clouds("--epochs", 60, "--resume", "c.pt", "--save", "rest.pt")
+    train_clouds("--epochs", 60, "--save", "whole.pt")
+    rest, whole = (torch.load(name, weights_only=True) for name in ("rest.pt", "whole.pt"))
+    assert rest["fit_losses"][:30] == content["losses"]
+    for key in ("losses", "plain_losses"):
+        assert rest[key] == whole[key]
+    np.testing.assert_allclose(rest["fit_losses"], whole["fit_losses"], rtol=1e-4)
+
+
 def test_a_checkpoint_loads_into_plain_torch(capsys):
     out = train_clouds("--epochs", 60, "--save", "deep/er/c.pt", capsys=capsys).out
     assert "checkpoint: deep/er/c.pt" in out
@@ -127,6 +141,8 @@ def test_checkpoints_that_do_not_fit(saved, capsys):
         ({"config": {**content["config"], "hidden_features": 9}}, "of shape (9, 3), got (8, 3)"),
         ({"config": {**content["config"], "in_features": 9}}, "on data with 9 features"),
         ({"model": {}}, "model needs linear1.weight of shape (8, 3), got nothing"),
+        ({"fit_model": {}}, "fit_model needs linear1.weight of shape (8, 3), got nothing"),
+        ({"fit_optimizer": None}, "its 'fit_optimizer' is missing or broken"),
         ({"optimizer": {"state": {}, "param_groups": []}}, "its state does not fit"),
         ({"rng": torch.zeros(3)}, "its state does not fit"),
         ({"epoch": 2}, "has 2 epochs already"),

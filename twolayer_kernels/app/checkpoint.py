@@ -5,10 +5,13 @@ of a ``TwoLayerNet`` (``linear1.weight``, ...); ``x = (raw - feature_mean) /
 feature_scale`` goes in; ``classes[y.argmax(1)]``, or for regression
 ``y * target_scale + target_mean``, comes out. Of a table whose columns were prepared, ``raw`` are
 the numbers, where one is missing, and the features of text; ``preparation`` says in JSON which.
+The plain network and the one that ``fit`` trains stand beside it; a file from before ``fit`` was a
+side lacks the latter, which then goes on from the fused one, the same but for rounding.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -38,6 +41,8 @@ _KINDS: dict[str, type] = {
     "losses": list,
     "plain_losses": list,
 }
+# Of the side that ``fit`` trains: all of them, or in an older file none.
+_FIT_KINDS: dict[str, type] = {"fit_model": dict, "fit_optimizer": dict, "fit_losses": list}
 Checkpoint = dict[str, Any]
 
 
@@ -64,11 +69,14 @@ def save(path: Path, training: Training) -> None:
         "optimizer": training.fused.optimizer.state_dict(),
         "plain_model": training.plain.model.state_dict(),
         "plain_optimizer": training.plain.optimizer.state_dict(),
+        "fit_model": training.fitted.model.state_dict(),
+        "fit_optimizer": training.fitted.optimizer.state_dict(),
         "rng": training.generator.get_state(),
         "epoch": training.epoch,
         "step": training.epoch * training.steps_per_epoch,
         "losses": training.fused.losses,
         "plain_losses": training.plain.losses,
+        "fit_losses": training.fitted.losses,
         "config": {
             **asdict(training.config),
             "in_features": data.in_features,
@@ -104,7 +112,10 @@ def load(path: Path) -> Checkpoint:
             raise BadInput(f"{path}: is no readable torch checkpoint, or a damaged one") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path}: holds a {type(content).__name__}, needs a checkpoint of --save")
-    for key, kind in _KINDS.items():
+    if not _FIT_KINDS.keys() & content.keys():
+        fused = {key: content.get(key.removeprefix("fit_")) for key in _FIT_KINDS}
+        content = {**content, **copy.deepcopy(fused)}  # an optimizer takes tensors as they are
+    for key, kind in (_KINDS | _FIT_KINDS).items():
         if not isinstance(content.get(key), kind):
             raise BadInput(f"{path}: is no checkpoint of --save: its {key!r} is missing or broken")
     if content["format"] != FORMAT:
@@ -157,7 +168,11 @@ def _check_fit(path: Path, content: Checkpoint, training: Training) -> None:
             )
     if content["data"].get("fingerprint") != fingerprint(data):
         raise BadInput(f"{path}: was trained on other samples than those of {data.name}")
-    for part, side in (("model", training.fused), ("plain_model", training.plain)):
+    for part, side in (
+        ("model", training.fused),
+        ("plain_model", training.plain),
+        ("fit_model", training.fitted),
+    ):
         for name, tensor in side.model.state_dict().items():
             found = content[part].get(name)
             if not isinstance(found, torch.Tensor) or found.shape != tensor.shape:
@@ -175,14 +190,16 @@ def restore(path: Path, content: Checkpoint, training: Training) -> None:
     """
     _check_fit(path, content, training)
     try:
-        training.fused.model.load_state_dict(content["model"])
-        training.plain.model.load_state_dict(content["plain_model"])
-        training.fused.optimizer.load_state_dict(content["optimizer"])
-        training.plain.optimizer.load_state_dict(content["plain_optimizer"])
+        for side, part in (
+            (training.fused, ""),
+            (training.plain, "plain_"),
+            (training.fitted, "fit_"),
+        ):
+            side.model.load_state_dict(content[f"{part}model"])
+            side.optimizer.load_state_dict(content[f"{part}optimizer"])
+            side.losses = list(content[f"{part}losses"])
         training.generator.set_state(content["rng"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         line = str(error).splitlines()[0]
         raise BadInput(f"{path}: its state does not fit this training: {line}") from error
     training.epoch = content["epoch"]
-    training.fused.losses = list(content["losses"])
-    training.plain.losses = list(content["plain_losses"])

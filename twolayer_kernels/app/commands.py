@@ -111,7 +111,7 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train the fused network, and the plain one beside it from the same weights."""
+    """Train the fused network, and beside it from the same weights the plain one and one by fit."""
     if lr is not None and not (math.isfinite(lr) and lr > 0):
         raise BadInput(f"--lr must be a number above 0, got {lr}")
     from rich.console import Console

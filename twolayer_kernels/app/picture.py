@@ -1,4 +1,4 @@
-"""The picture of a run: loss curves of both networks, and the time of a step."""
+"""The picture of a run: the networks' loss curves, and the time of a step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from matplotlib.ticker import MaxNLocator
 from .failures import BadInput
 from .training import Training
 
-PLAIN, FUSED, INK = "#b9c0c9", "#d1495b", "#2b2f36"
+INK = "#2b2f36"
+# Of each side: its colour, and its curve's width and style, so that all show where they coincide.
+STYLES = {
+    "plain torch.nn": ("#b9c0c9", 7, "-"),
+    "fused": ("#d1495b", 3, "--"),
+    "fit": ("#1d6f8c", 1.5, ":"),
+}
 
 
 def _draw_losses(axes: Axes, training: Training) -> None:
     data = training.data
-    for side, label, color, width, style in (
-        (training.plain, "plain torch.nn", PLAIN, 6, "-"),
-        (training.fused, "fused", FUSED, 2, "--"),
-    ):
+    for label, side in training.sides.items():
+        color, width, style = STYLES[label]
         epochs = range(1, len(side.losses) + 1)
         marker = "o" if len(side.losses) == 1 else None
         axes.plot(
@@ -32,7 +36,7 @@ def _draw_losses(axes: Axes, training: Training) -> None:
             marker=marker,
             solid_capstyle="round",
         )
-    if min(*training.plain.losses, *training.fused.losses) > 0:
+    if min(min(side.losses) for side in training.sides.values()) > 0:
         axes.set_yscale("log")
     score = f"{training.fused.score:.2%}" if data.task == "classification" else None
     score = score or f"{training.fused.score:.4f}"
@@ -47,24 +51,25 @@ def _draw_losses(axes: Axes, training: Training) -> None:
 
 
 def _draw_times(axes: Axes, trainings: list[Training]) -> None:
-    width = 0.36
+    width = 0.26
     places = range(len(trainings))
     highest = 0.0
-    for shift, name, color in ((-1, "plain", PLAIN), (1, "fused", FUSED)):
-        times = [getattr(training, name).stopwatch.median() * 1e6 for training in trainings]
+    for shift, (name, (color, _, _)) in zip((-1, 0, 1), STYLES.items(), strict=True):
+        times = [training.sides[name].stopwatch.median() * 1e6 for training in trainings]
         highest = max(highest, *times)
         bars = axes.bar(
-            [place + shift * width / 2 for place in places],
+            [place + shift * width for place in places],
             times,
             width,
             color=color,
-            label="plain torch.nn" if name == "plain" else "fused",
+            label=name,
         )
         axes.bar_label(bars, fmt="%.0f", padding=2, color=INK)
     labels = []
     for training in trainings:
-        ratio = training.plain.stopwatch.median() / training.fused.stopwatch.median()
-        labels.append(f"{training.data.short_name}\nplain / fused = {ratio:.2f}")
+        plain, fused, fitted = (side.stopwatch.median() for side in training.sides.values())
+        ratios = f"plain / fused = {plain / fused:.2f}\nplain / fit = {plain / fitted:.2f}"
+        labels.append(f"{training.data.short_name}\n{ratios}")
     axes.set_xticks(list(places), labels)
     axes.set_xlim(-0.75, len(trainings) - 0.25)
     axes.set_ylim(0, highest * 1.3)

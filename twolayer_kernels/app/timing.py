@@ -1,8 +1,9 @@
-"""How steps are timed: the two sides take turns in blocks, and each block's start is dropped.
+"""How steps are timed: the sides take turns in blocks, and each block's start is dropped.
 
 Single calls that alternate disturb each other: the thread pool of the library
 that has just run still spins while the other one starts. A block of steps
-settles within its first fifth, which does not count.
+settles within its first fifth, which does not count. Of steps that are taken in one call, only the
+mean of that call can be known; it counts with all that the call does besides.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ class Stopwatch:
         dropped = -(-len(durations) // 5) if len(durations) > 1 else 0
         self._settled += durations[dropped:]
 
+    def add_run(self, seconds: float, steps: int) -> None:
+        """A call that took so many steps: one duration, the mean."""
+        self._settled.append(seconds / steps)
+
     def median(self) -> float:
-        """The median step; not a number before the first block."""
+        """The median step, or of runs the median mean; not a number before the first block."""
         return median(self._settled) if self._settled else float("nan")
 
 

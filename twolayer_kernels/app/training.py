@@ -1,20 +1,22 @@
-"""Training the fused network, and from the same weights the plain one beside it, in turns.
+"""Training one network three ways from the same weights, in turns: fused, plain, and by ``fit``.
 
-Both see the same batches in the same order. The timed step is forward, loss,
-``zero_grad``, backward and update; taking a batch out of the data is not part of it.
+All see the same batches in the same order. The timed step of the loops, fused and plain, is
+forward, loss, ``zero_grad``, backward and update; taking a batch out of the data is not part of it.
+``fit`` takes a round of epochs in one call, and all that the call does is timed.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..modules import FusedTwoLayer, TwoLayerNet
+from ..training import fit
 from .data import Data
 from .failures import RunFailed
 from .timing import BLOCK_STEPS, Stopwatch, blocks
@@ -37,17 +39,16 @@ class Config:
     loss: str
 
 
-LossFn = Callable[[Tensor, Tensor], Tensor]
-LOSSES: dict[str, LossFn] = {
-    "cross_entropy": functional.cross_entropy,
-    "mse": functional.mse_loss,
-    "mse_sum": lambda y, target: functional.mse_loss(y, target, reduction="sum"),
+LOSSES: dict[str, nn.Module] = {
+    "cross_entropy": nn.CrossEntropyLoss(),
+    "mse": nn.MSELoss(),
+    "mse_sum": nn.MSELoss(reduction="sum"),
 }
 
 
 @dataclass
 class Side:
-    """One of the two networks with its optimizer, the mean loss of each epoch, and its timings."""
+    """A network with its optimizer, the mean loss of each epoch, and its timings."""
 
     model: nn.Module
     lr: float
@@ -58,22 +59,42 @@ class Side:
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.lr, fused=True)
 
-    def run_block(self, batches: list[tuple[Tensor, Tensor]], loss_fn: LossFn) -> list[Tensor]:
+    def run_block(self, batches: list[tuple[Tensor, Tensor]], loss_fn: nn.Module) -> list[Tensor]:
         losses, durations = [], []
         for x, y in batches:
             start = time.perf_counter()
             loss = loss_fn(self.model(x), y)
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.optimizer.step()
             durations.append(time.perf_counter() - start)
             losses.append(loss.detach())
         self.stopwatch.add_block(durations)
         return losses
 
+    def run_fit(
+        self, data: Data, config: Config, epochs: int, generator: torch.Generator
+    ) -> Tensor:
+        """These epochs in one call; a loss that is no number is left to whoever reads them."""
+        batch_size = config.batch_size if config.batch_size < len(data.x_train) else None
+        start = time.perf_counter()
+        losses = fit(
+            self.model,
+            data.x_train,
+            data.y_train,
+            epochs=epochs,
+            optimizer=self.optimizer,
+            loss=LOSSES[config.loss],
+            batch_size=batch_size,
+            generator=generator,
+            nan="continue",
+        )
+        self.stopwatch.add_run(time.perf_counter() - start, len(losses))
+        return losses
+
 
 class Training:
-    """Two networks on one data set; :meth:`run` goes on from wherever they stand."""
+    """Three networks on one data set; :meth:`run` goes on from wherever they stand."""
 
     def __init__(self, data: Data, config: Config, backend: str | None = None) -> None:
         self.data, self.config = data, config
@@ -82,11 +103,20 @@ class Training:
             torch.manual_seed(config.seed)
             plain = TwoLayerNet(*widths)
             fused = FusedTwoLayer(*widths, backend=backend)
-        fused.load_state_dict(plain.state_dict())
-        self.fused, self.plain = Side(fused, config.lr), Side(plain, config.lr)
+            fitted = FusedTwoLayer(*widths)
+        for model in (fused, fitted):
+            model.load_state_dict(plain.state_dict())
+        self.plain, self.fused, self.fitted = (
+            Side(model, config.lr) for model in (plain, fused, fitted)
+        )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.epoch = 0
         self._turns = 0
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """The networks by the names that people read."""
+        return {"plain torch.nn": self.plain, "fused": self.fused, "fit": self.fitted}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -115,6 +145,9 @@ class Training:
 
     def _run_epochs(self, epochs: int) -> None:
         loss_fn = LOSSES[self.config.loss]
+        # Before the round's batches are drawn: ``fit`` draws the same ones.
+        generator = torch.Generator()
+        generator.set_state(self.generator.get_state())
         places = [place for _ in range(epochs) for place in self._batches()]
         fused_losses: list[Tensor] = []
         plain_losses: list[Tensor] = []
@@ -130,10 +163,15 @@ class Training:
             for side, losses in turns if self._turns % 2 == 0 else reversed(turns):
                 losses += side.run_block(block, loss_fn)
             self._turns += 1
+        fitted_losses = self.fitted.run_fit(self.data, self.config, epochs, generator)
         weights = torch.tensor([len(self.data.y_train[place]) for place in places]).double()
         weights = weights.reshape(epochs, -1)
-        for side, losses in turns:
-            steps = torch.stack(losses).double().reshape(epochs, -1)
+        for side, step_losses in (
+            (self.fused, torch.stack(fused_losses)),
+            (self.plain, torch.stack(plain_losses)),
+            (self.fitted, fitted_losses),
+        ):
+            steps = step_losses.double().reshape(epochs, -1)
             side.losses += ((steps * weights).sum(1) / weights.sum(1)).tolist()
             side.score = self._score(side)
         self.epoch += epochs
@@ -147,8 +185,8 @@ class Training:
         while self.epoch < epochs:
             round_epochs = -(-MIN_ROUND_STEPS // self.steps_per_epoch)
             self._run_epochs(min(round_epochs, epochs - self.epoch))
-            for name, side in (("fused", self.fused), ("plain", self.plain)):
-                if not torch.tensor(side.losses[-1]).isfinite():
+            for name, side in self.sides.items():
+                if not math.isfinite(side.losses[-1]):
                     raise RunFailed(
                         f"{self.data.name}: the {name} network's loss is {side.losses[-1]} at"
                         f" epoch {self.epoch}; try a smaller --lr than {self.config.lr:g}"
