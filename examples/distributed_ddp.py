@@ -4,7 +4,6 @@ torchrun --nproc-per-node 2 examples/distributed_ddp.py
 """
 
 import copy
-import gc
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -36,7 +35,6 @@ def main() -> None:
         torch.testing.assert_close(p, q, msg=lambda m, name=name: f"{name}: {m}")
     if rank == 0:
         print(f"{count} processes: parameters as in one")
-    gc.collect()  # DDP's wrapper, a cycle, holds the process group; nothing of it may outlive main
     torch.distributed.barrier()  # nobody leaves while another still exchanges
     torch.distributed.destroy_process_group()
 
