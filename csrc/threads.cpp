@@ -35,10 +35,21 @@ void one_after_the_other(Index parts, Work work) {
 constexpr Index LATE = 2'000'000;
 bool late(Index worked, Index waited) { return waited >= LATE + worked + worked / 2; }
 
-// After a worker of the pool came late, for this many times what was lost, callers compute alone:
-// so in any crowd they lose a tenth at most over one thread.
-constexpr Index HOLD_PER_WAIT = 10;
-std::atomic<Index> alone_until{0};
+// After a worker of the pool came late callers compute alone, for as long as was lost at first (an
+// idle machine has hiccups), for up to 16 times as long where workers come late again soon: so in
+// any crowd callers lose little over one thread.
+constexpr Index SOON = 50'000'000, LONGEST_FACTOR = 16;
+std::atomic<Index> alone_until{0}, last_alone{0}, factor{1};
+
+void compute_alone(Index lost) {
+  const Index end = now();
+  const Index before = factor.load(std::memory_order_relaxed);
+  const bool again = end < last_alone.load(std::memory_order_relaxed) + SOON + before * lost;
+  const Index next = again ? std::min(2 * before, LONGEST_FACTOR) : 1;
+  factor.store(next, std::memory_order_relaxed);
+  last_alone.store(end + next * lost, std::memory_order_relaxed);
+  alone_until.store(end + next * lost, std::memory_order_relaxed);
+}
 
 bool alone() {
   const Index until = alone_until.load(std::memory_order_relaxed);
@@ -59,8 +70,7 @@ void run_on_board(Index parts, Work work) {
   board.finish();
   const Index waited = board.waited - waited_before;
   if (state.pooled && waited >= LATE) {
-    const Index end = now();
-    if (late(end - start - waited, waited)) alone_until.store(end + HOLD_PER_WAIT * waited);
+    if (late(now() - start - waited, waited)) compute_alone(waited);
   }
   if (error) std::rethrow_exception(error);
 }
@@ -98,6 +108,7 @@ const std::string& named_engine() {
 // long as that goes on, and with the time lost. It matters little where a hiccup of an idle machine
 // is taken for it.
 constexpr Index FIRST_HOLD = 20'000'000, LONGEST_HOLD = 2'000'000'000;
+constexpr Index HOLD_PER_WAIT = 10;
 std::atomic<Index> pool_until{0}, hold{0};
 
 void tell_wait(Index worked, Index waited) {
