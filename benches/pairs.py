@@ -78,7 +78,7 @@ def masked_store() -> float:
 def narrow_store() -> float:
     """Every step of the epilogue on a product whose sums are short, against the bare one.
 
-    Guards the tile's sums staying in registers on their way out: on the stack this read 1.5.
+    Guards the tile's sums staying in registers on their way out.
     """
     M, N, K = 192, 512, 64
     a, b, c, mask = torch.randn(M, K), torch.randn(K, N), torch.empty(M, N), torch.randn(M, N)
