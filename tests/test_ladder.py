@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from twolayer_kernels import cli
-from twolayer_kernels.app.ladder import by_hand, running, with_modules
+from twolayer_kernels.app.ladder import by_hand, with_modules
 from twolayer_kernels.app.ladder.problem import IN_FEATURES, Problem
 from twolayer_kernels.app.ladder.rungs import NAMES, RUNGS, check_chain, named
-from twolayer_kernels.app.ladder.running import BUDGETS, Outcome, budget_for, distance, run
+from twolayer_kernels.app.ladder.running import Outcome, Side, budget_for, distance, run
 from twolayer_kernels.functional import linear_relu
 
-from .commands import one_thread, only_line
+from .commands import one_thread
 
 BY_TITLE = {rung.title: rung for rung in RUNGS}
 FLOAT64 = Problem(seed=0, dtype=torch.float64)
 FLOAT32 = Problem(seed=0)
+WITHOUT_FIT = ("tensors", "autograd", "columns", "function", "dynamic", "chain")
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,10 @@ def _one_thread():
 def curve(make, problem, steps):
     step = make(problem)
     return np.array([step() for _ in range(steps)])
+
+
+def sides(outcome):
+    return [side for side in (outcome.plain, outcome.fused, outcome.fit) if side is not None]
 
 
 def test_the_issue_names_every_rung():
@@ -56,11 +60,12 @@ def test_the_issue_names_every_rung():
 def test_float64_curves_are_the_same_but_for_rounding(title):
     outcome = run(BY_TITLE[title], FLOAT64, steps=150)
     assert outcome.problem is None
-    assert len(outcome.plain_losses) == len(outcome.fused_losses) == 150
-    if title != "chain":
-        assert outcome.fused_losses[-1] < outcome.fused_losses[0]
-    assert outcome.plain_seconds > 0
-    assert outcome.fused_seconds > 0
+    for side in sides(outcome):
+        assert len(side.losses) == 150
+        if title != "chain":
+            assert side.losses[-1] < side.losses[0]
+        assert side.seconds > 0
+    assert (outcome.fit is None) == (outcome.rung.name in WITHOUT_FIT)
 
 
 @pytest.mark.parametrize("title", BY_TITLE)
@@ -182,6 +187,39 @@ def test_a_planted_fault_is_out_of_budget(fault, dtype):
     assert run(rung, Problem(0, dtype), steps=30).problem is not None
 
 
+@pytest.mark.parametrize(
+    "fit",
+    [
+        partial(by_hand.numpy_fit, bias=True),
+        lambda problem: lambda steps: np.full(steps, np.nan),
+    ],
+    ids=["another network", "nan"],
+)
+def test_a_fault_in_the_side_of_fit_alone_is_out_of_budget(fit):
+    rung = replace(BY_TITLE["numpy (no bias)"], fit=fit)
+    outcome = run(rung, FLOAT32, steps=30)
+    assert outcome.problem_of(outcome.fused) is None
+    assert "of plain and fit" in outcome.problem
+
+
+def test_a_diverging_fit_is_judged_and_does_not_stop_the_ladder(monkeypatch):
+    monkeypatch.setattr(with_modules, "LR", 1e30)
+    outcome = run(BY_TITLE["optim (SGD)"], FLOAT32, steps=10)
+    assert outcome.problem is not None
+    assert len(outcome.fit.losses) == 10
+
+
+def test_fit_goes_on_from_block_to_block():
+    for title in ("numpy (bias)", "optim (RMSprop)", "optim (momentum)"):
+        rung = BY_TITLE[title]
+        once, twice = rung.fit(FLOAT32)(20), rung.fit(FLOAT32)
+        np.testing.assert_array_equal(once, np.concatenate([twice(10), twice(10)]))
+
+
+def test_fit_has_no_side_on_another_device():
+    assert BY_TITLE["module (bias)"].fit(replace(FLOAT32, device="meta")) is None
+
+
 def test_a_bias_that_is_not_trained_is_out_of_budget():
     rung = replace(BY_TITLE["numpy (bias)"], fused=partial(by_hand.numpy_fused, bias=False))
     assert run(rung, FLOAT32, steps=2).problem is not None
@@ -212,8 +250,10 @@ def test_an_infinite_budget_does_not_allow_a_loss_that_is_no_number():
     broken[29] = np.nan
     budget = budget_for(dynamic, torch.float32)
     assert budget.whole == float("inf")
-    assert Outcome(dynamic, losses, losses, 1, 1, budget, None).problem is None
-    assert Outcome(dynamic, losses, broken, 1, 1, budget, None).problem is not None
+    plain, right, wrong = (Side("", of, 1) for of in (losses, losses, broken))
+    assert Outcome(dynamic, plain, right, None, budget, None).problem is None
+    assert Outcome(dynamic, plain, wrong, None, budget, None).problem is not None
+    assert Outcome(dynamic, plain, right, wrong, budget, None).problem is not None
 
 
 # Pitfalls.
@@ -242,60 +282,11 @@ def test_a_weight_assigned_anew_is_no_leaf():
         assert w.grad is None
 
 
-# The command.
-
-
-def test_the_command_prints_a_table(capsys):
-    status = cli.main(["ladder", "--rung", "chain", "--rung", "numpy", "--steps", "30"])
-    out = capsys.readouterr().out
-    assert status == 0, out
-    assert "64 x 1000 x 100 x 10, 30 steps, float32 on cpu by cpu[" in out
-    for word in ("numpy (no bias)", "numpy (bias)", "chain", "us/step", "ratio", "ok", "1e-03"):
-        assert word in out
-    assert "autograd" not in out
-    assert "…" not in out
-
-
-def test_the_command_says_that_float32_is_chaotic_on_dynamic(capsys):
-    assert cli.main(["ladder", "--rung", "dynamic", "--steps", "5"]) == 0
-    assert "chaotic in float32" in capsys.readouterr().out
-    arguments = ["ladder", "--rung", "dynamic", "--steps", "5", "--dtype", "float64"]
-    assert cli.main([*arguments, "--threads", "1", "--seed", "3"]) == 0
-    assert "chaotic" not in capsys.readouterr().out
-
-
-def test_the_status_is_1_out_of_budget(capsys, monkeypatch):
-    monkeypatch.setitem(BUDGETS, torch.float32, running.Budget(0.0, 0.0))
-    assert cli.main(["ladder", "--rung", "autograd", "--rung", "chain", "--steps", "30"]) == 1
-    streams = capsys.readouterr()
-    assert "OUT" in streams.out
-    assert streams.err.startswith("twolayer: out of budget: autograd: loss curves ")
-    assert len(streams.err.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["--rung", "nosuch"], "--rung must be one of numpy, tensors, "),
-        (["--steps", "0"], "'--steps'"),
-        (["--dtype", "float16"], "'--dtype'"),
-        (["--device", "nosuch"], "--device nosuch: "),
-        (["--device", "meta"], "--device meta: "),
-        (["--backend", "nosuch"], "--backend must be None or one of "),
-        (["--threads", "0"], "'--threads'"),
-        (["--seed", "-1"], "'--seed'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_options(arguments, problem, capsys):
-    assert cli.main(["ladder", *arguments]) == 2
-    assert problem in only_line(capsys.readouterr())
-
-
 def test_unknown_rungs_raise_a_value_error():
     assert [rung.title for rung in named(["optim"])] == [
         "optim (SGD)",
         "optim (momentum)",
+        "optim (RMSprop)",
         "optim (Adam)",
     ]
     with pytest.raises(ValueError, match="got 'x'"):

@@ -188,7 +188,7 @@ def ladder(
     backend: Backend = None,
     threads: Threads = None,
 ) -> None:
-    """Every system of the tutorials beside its fused twin: losses, distance, time per step.
+    """Every system of the tutorials beside its fused twin and fit: losses, distance, time per step.
 
     The exit status is 1 if a pair of loss curves is further apart than its budget.
     """

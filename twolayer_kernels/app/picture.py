@@ -14,9 +14,9 @@ from .training import Training
 INK = "#2b2f36"
 # Of each side: its colour, and its curve's width and style, so that all show where they coincide.
 STYLES = {
-    "plain torch.nn": ("#b9c0c9", 7, "-"),
-    "fused": ("#d1495b", 3, "--"),
-    "fit": ("#1d6f8c", 1.5, ":"),
+    "plain torch.nn": ("#b9c0c9", 8, "-"),
+    "fused": ("#d1495b", 4, "--"),
+    "fit": ("#12455a", 2, ":"),
 }
 
 

@@ -23,8 +23,8 @@ REGRESSION = Config(hidden_features=100, batch_size=64, lr=1e-4, seed=0, loss="m
 REGRESSION_STEPS = 500
 PICTURE = "train.png"
 FIT_NOTE = (
-    "fit: a call for each round of epochs; its time is all of the call's, with taking batches"
-    " out of the data, which the other rows leave out."
+    "fit: a call for each round of epochs; its time is the mean step of a whole call, with taking"
+    " batches out of the data, which the other rows leave out."
 )
 
 

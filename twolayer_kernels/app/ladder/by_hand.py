@@ -1,7 +1,8 @@
 """The rungs that keep raw weights: NumPy, tensors, autograd, samples in columns, own Function.
 
 Each function makes one side of a rung and returns its step: one forward, loss,
-backward and update, which returns the loss before the update. The plain sides
+backward and update, which returns the loss before the update; or, for ``fit``,
+what takes so many steps in one call and returns their losses. The plain sides
 keep weights as the tutorials do, (in, out); the fused sides keep them as torch
 does, (out, in), except in ``columns``, where the fused operation reads
 transposed views.
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from ... import numpy as fused_numpy
 from ...functional import linear_relu, two_layer
-from .problem import Problem
+from .problem import Array, Problem
 
 Step = Callable[[], float]
+Fit = Callable[[int], Array]
 
 LR = 1e-6
 
@@ -70,6 +72,16 @@ def numpy_fused(problem: Problem, bias: bool) -> Step:
         return float(np.square(error).sum())
 
     return step
+
+
+def numpy_fit(problem: Problem, bias: bool) -> Fit:
+    x, y = problem.arrays()
+    start = problem.weights()
+    w1, w2 = np.ascontiguousarray(start.w1.T), np.ascontiguousarray(start.w2.T)
+    b1, b2 = (start.b1, start.b2) if bias else (None, None)
+    return lambda steps: fused_numpy.fit(
+        x, y, w1, w2, b1, b2, steps=steps, lr=LR, loss="mse_sum", nan="continue"
+    )
 
 
 def tensors_plain(problem: Problem) -> Step:

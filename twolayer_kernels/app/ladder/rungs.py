@@ -1,4 +1,4 @@
-"""The list of rungs: each pairs a tutorial's way to train with its fused twin."""
+"""The list of rungs: each pairs a tutorial's way to train with its fused twin, and with `fit`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from . import by_hand, with_modules
-from .by_hand import Step
+from .by_hand import Fit, Step
 from .problem import Problem
 
 Make = Callable[[Problem], Step]
+MakeFit = Callable[[Problem], Fit | None]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Rung:
         variant: what sets this row apart from others of its name.
         plain, fused: make each side's step from the same problem.
         chaotic: float32 rounding alone, grown over the steps, moves this curve at will.
+        fit: makes what takes many steps in one call; ``None`` where the rung's own loop, its raw
+            tensors or its device are not for ``fit``.
         check: what is wrong beside the losses, if anything.
     """
 
@@ -30,6 +33,7 @@ class Rung:
     plain: Make
     fused: Make
     chaotic: bool = False
+    fit: MakeFit = lambda problem: None
     check: Callable[[Problem], str | None] = lambda problem: None
 
     @property
@@ -37,13 +41,35 @@ class Rung:
         return f"{self.name} ({self.variant})" if self.variant else self.name
 
 
-def _with_modules(name: str, variant: str, make: Callable[..., Step], **options: object) -> Rung:
+def _with_modules(
+    name: str,
+    variant: str,
+    make: Callable[..., Step],
+    make_fit: Callable[..., Fit | None],
+    **options: object,
+) -> Rung:
     return Rung(
         name,
         variant,
         partial(make, fused=False, **options),
         partial(make, fused=True, **options),
+        fit=partial(make_fit, **options),
     )
+
+
+def _sequential(variant: str, bias: bool, normal: bool) -> Rung:
+    make, make_fit = with_modules.sequential, with_modules.sequential_fit
+    return _with_modules("sequential", variant, make, make_fit, bias=bias, normal=normal)
+
+
+def _optim(variant: str, make_optimizer: with_modules.MakeOptimizer) -> Rung:
+    make, make_fit = with_modules.optim, with_modules.optim_fit
+    return _with_modules("optim", variant, make, make_fit, make_optimizer=make_optimizer)
+
+
+def _module(variant: str, bias: bool, make_optimizer: with_modules.MakeOptimizer) -> Rung:
+    options = {"bias": bias, "make_optimizer": make_optimizer}
+    return _with_modules("module", variant, with_modules.module, with_modules.module_fit, **options)
 
 
 def _chain_side(problem: Problem, fused: bool) -> Step:
@@ -70,28 +96,27 @@ RUNGS = (
         "no bias",
         partial(by_hand.numpy_plain, bias=False),
         partial(by_hand.numpy_fused, bias=False),
+        fit=partial(by_hand.numpy_fit, bias=False),
     ),
     Rung(
         "numpy",
         "bias",
         partial(by_hand.numpy_plain, bias=True),
         partial(by_hand.numpy_fused, bias=True),
+        fit=partial(by_hand.numpy_fit, bias=True),
     ),
     Rung("tensors", "", by_hand.tensors_plain, by_hand.tensors_fused),
     Rung("autograd", "", by_hand.autograd_plain, by_hand.autograd_fused),
     Rung("columns", "", by_hand.columns_plain, by_hand.columns_fused),
     Rung("function", "", by_hand.function_plain, by_hand.function_fused),
-    _with_modules("sequential", "normal", with_modules.sequential, bias=False, normal=True),
-    _with_modules("sequential", "bias", with_modules.sequential, bias=True, normal=False),
-    _with_modules("optim", "SGD", with_modules.optim, make_optimizer=with_modules.sgd),
-    _with_modules("optim", "momentum", with_modules.optim, make_optimizer=with_modules.momentum),
-    _with_modules("optim", "Adam", with_modules.optim, make_optimizer=with_modules.adam),
-    _with_modules(
-        "module", "no bias", with_modules.module, bias=False, make_optimizer=with_modules.adam
-    ),
-    _with_modules(
-        "module", "bias", with_modules.module, bias=True, make_optimizer=with_modules.sgd
-    ),
+    _sequential("normal", bias=False, normal=True),
+    _sequential("bias", bias=True, normal=False),
+    _optim("SGD", with_modules.sgd),
+    _optim("momentum", with_modules.momentum),
+    _optim("RMSprop", with_modules.rmsprop),
+    _optim("Adam", with_modules.adam),
+    _module("no bias", bias=False, make_optimizer=with_modules.adam),
+    _module("bias", bias=True, make_optimizer=with_modules.sgd),
     Rung(
         "dynamic",
         "",

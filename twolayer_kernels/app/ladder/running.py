@@ -1,4 +1,4 @@
-"""Running a rung: both loss curves, how far they lie apart, the budgets, and the timings.
+"""Running a rung: the loss curves, how far they lie apart, the budgets, and the timings.
 
 ``docs/ladder.md`` derives the measure and every number here.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..timing import Stopwatch, blocks
-from .by_hand import Step
+from .by_hand import Fit, Step
 from .problem import Array, Problem
 from .rungs import Rung
 
@@ -54,39 +54,51 @@ def distance(one: Array, other: Array) -> float:
     return float(np.divide(apart, scale, out=np.zeros_like(apart), where=apart > 0).max())
 
 
+class Side(NamedTuple):
+    """One way to train a rung: the loss of each step, and the median seconds of a step."""
+
+    name: str
+    losses: Array
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """A rung's two loss curves and the median seconds of a step on each side."""
+    """A rung's plain side, and beside it the fused one and, where there is one, that of ``fit``."""
 
     rung: Rung
-    plain_losses: Array
-    fused_losses: Array
-    plain_seconds: float
-    fused_seconds: float
+    plain: Side
+    fused: Side
+    fit: Side | None
     budget: Budget
     fault: str | None
 
-    @property
-    def start_distance(self) -> float:
-        return distance(self.plain_losses[:START_STEPS], self.fused_losses[:START_STEPS])
+    def start_distance(self, twin: Side) -> float:
+        return distance(self.plain.losses[:START_STEPS], twin.losses[:START_STEPS])
 
-    @property
-    def whole_distance(self) -> float:
-        return distance(self.plain_losses, self.fused_losses)
+    def whole_distance(self, twin: Side) -> float:
+        return distance(self.plain.losses, twin.losses)
 
-    @property
-    def problem(self) -> str | None:
-        """Why this rung is out of budget, or ``None``."""
-        if self.fault is not None:
-            return self.fault
+    def problem_of(self, twin: Side) -> str | None:
+        """Why this twin is out of budget, or ``None``."""
         for found, allowed, where in (
-            (self.start_distance, self.budget.start, f"the first {START_STEPS} steps"),
-            (self.whole_distance, self.budget.whole, "all steps"),
+            (self.start_distance(twin), self.budget.start, f"the first {START_STEPS} steps"),
+            (self.whole_distance(twin), self.budget.whole, "all steps"),
         ):
             # An infinite distance is a loss that is no number: no budget allows it.
             if not (found <= allowed and np.isfinite(found)):
-                return f"loss curves {found:.1e} apart over {where}, the budget is {allowed:g}"
+                return (
+                    f"loss curves of plain and {twin.name} {found:.1e} apart over {where},"
+                    f" the budget is {allowed:g}"
+                )
         return None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with this rung, or ``None``."""
+        twins = (self.fused,) if self.fit is None else (self.fused, self.fit)
+        problems = (self.fault, *map(self.problem_of, twins))
+        return next((problem for problem in problems if problem is not None), None)
 
 
 def _run_block(step: Step, steps: int, losses: list[float], stopwatch: Stopwatch) -> None:
@@ -98,21 +110,31 @@ def _run_block(step: Step, steps: int, losses: list[float], stopwatch: Stopwatch
     stopwatch.add_block(durations)
 
 
+def _run_fit(fit: Fit, steps: int, losses: list[float], stopwatch: Stopwatch) -> None:
+    start = time.perf_counter()
+    found = fit(steps)
+    stopwatch.add_run(time.perf_counter() - start, steps)
+    losses += found.tolist()
+
+
 def run(rung: Rung, problem: Problem, steps: int) -> Outcome:
-    """Both sides of a rung, taking turns in blocks of steps."""
-    plain, fused = rung.plain(problem), rung.fused(problem)
-    plain_losses: list[float] = []
-    fused_losses: list[float] = []
-    plain_watch, fused_watch = Stopwatch(), Stopwatch()
+    """The sides of a rung, taking turns in blocks of steps; a block of ``fit`` is one call."""
+    plain, fused, fit = rung.plain(problem), rung.fused(problem), rung.fit(problem)
+    losses: dict[str, list[float]] = {"plain": [], "fused": [], "fit": []}
+    watches = {name: Stopwatch() for name in losses}
     for size in blocks(steps):
-        _run_block(plain, size, plain_losses, plain_watch)
-        _run_block(fused, size, fused_losses, fused_watch)
+        _run_block(plain, size, losses["plain"], watches["plain"])
+        _run_block(fused, size, losses["fused"], watches["fused"])
+        if fit is not None:
+            _run_fit(fit, size, losses["fit"], watches["fit"])
+    plain_side, fused_side, fit_side = (
+        Side(name, np.array(losses[name]), watches[name].median()) for name in losses
+    )
     return Outcome(
         rung,
-        np.array(plain_losses),
-        np.array(fused_losses),
-        plain_watch.median(),
-        fused_watch.median(),
+        plain_side,
+        fused_side,
+        None if fit is None else fit_side,
         budget_for(rung, problem.dtype),
         rung.check(problem),
     )

@@ -13,7 +13,7 @@ from ..failures import RunFailed
 from ..machine import check_device, describe_backend, set_threads
 from .problem import BATCH, HIDDEN_FEATURES, IN_FEATURES, OUT_FEATURES, Problem
 from .rungs import Rung
-from .running import BUDGETS, START_STEPS, Outcome, run
+from .running import BUDGETS, START_STEPS, Outcome, Side, run
 
 
 def _distance(found: float, allowed: float) -> str:
@@ -21,6 +21,21 @@ def _distance(found: float, allowed: float) -> str:
     if not found <= allowed:
         return f"[red]{text}[/red]"
     return f"[dim]({text})[/dim]" if allowed == float("inf") else text
+
+
+def _cells(outcome: Outcome, twin: Side, plain: str = "", fault: str | None = None) -> list[str]:
+    """A twin's part of the table."""
+    is_right = fault is None and outcome.problem_of(twin) is None
+    return [
+        words.loss(twin.losses[0]),
+        words.loss(twin.losses[-1]),
+        _distance(outcome.start_distance(twin), outcome.budget.start),
+        _distance(outcome.whole_distance(twin), outcome.budget.whole),
+        plain,
+        words.microseconds(twin.seconds),
+        words.ratio(outcome.plain.seconds, twin.seconds),
+        "[green]ok[/green]" if is_right else "[red]OUT[/red]",
+    ]
 
 
 def make_table(outcomes: list[Outcome]) -> Table:
@@ -37,31 +52,25 @@ def make_table(outcomes: list[Outcome]) -> Table:
         ("apart", "start"),
         ("apart", "all"),
         ("plain", "us/step"),
-        ("fused", "us/step"),
+        ("twin", "us/step"),
         ("", "ratio"),
     ):
         table.add_column(f"{first_line}\n{second_line}", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for outcome in outcomes:
-        fused = outcome.fused_losses
-        table.add_row(
-            outcome.rung.title,
-            words.loss(fused[0]),
-            words.loss(fused[-1]),
-            _distance(outcome.start_distance, outcome.budget.start),
-            _distance(outcome.whole_distance, outcome.budget.whole),
-            words.microseconds(outcome.plain_seconds),
-            words.microseconds(outcome.fused_seconds),
-            words.ratio(outcome.plain_seconds, outcome.fused_seconds),
-            "[green]ok[/green]" if outcome.problem is None else "[red]OUT[/red]",
-        )
+        plain = words.microseconds(outcome.plain.seconds)
+        table.add_row(outcome.rung.title, *_cells(outcome, outcome.fused, plain, outcome.fault))
+        if outcome.fit is None:
+            table.add_row("  by fit", *[""] * 5, "-", "-")
+        else:
+            table.add_row("  by fit", *_cells(outcome, outcome.fit))
     return table
 
 
 def _notes(outcomes: list[Outcome], dtype: torch.dtype, name: str) -> list[str]:
     budget = BUDGETS[dtype]
     notes = [
-        "apart: largest relative distance of the two loss curves;"
+        "apart: largest relative distance of the twin's loss curve from the plain one;"
         f" {name} allows {budget.start:.0e} over the first {START_STEPS} steps (start),"
         f" {budget.whole:.0e} over all."
     ]
@@ -71,7 +80,9 @@ def _notes(outcomes: list[Outcome], dtype: torch.dtype, name: str) -> list[str]:
                 f"{outcome.rung.name}: chaotic in {name}, judged by its first {START_STEPS} steps;"
                 " --dtype float64 judges them all."
             )
-    notes.append("ratio: median time of a plain step over that of a fused step.")
+    notes.append("ratio: median time of a plain step over that of the twin's: fused, or by fit.")
+    if any(outcome.fit is None for outcome in outcomes):
+        notes.append("-: a step that is not the plain network's own, or not on the CPU.")
     return notes
 
 

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ...modules import FusedLinearReLU, FusedTwoLayer, TwoLayerNet
-from .by_hand import Step
-from .problem import HIDDEN_FEATURES, IN_FEATURES, OUT_FEATURES, Problem
+from ...training import fit
+from .by_hand import Fit, Step
+from .problem import HIDDEN_FEATURES, IN_FEATURES, OUT_FEATURES, Array, Problem
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 LR = 1e-4
 NORMAL_LR = 1e-6  # from standard normal weights
+# At 1e-4 the loss comes down to 1e-10 in 300 steps; RMSprop's divisor then shrinks with the
+# gradients until the steps are too long, and the loss leaps to where rounding sends it.
+RMSPROP_LR = 3e-5
 
 
 def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -28,6 +32,10 @@ def momentum(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
 
 def adam(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=LR)
+
+
+def rmsprop(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(parameters, lr=RMSPROP_LR)
 
 
 def _linears(problem: Problem, bias: bool, normal: bool) -> tuple[nn.Linear, nn.Linear]:
@@ -65,6 +73,27 @@ def sequential(problem: Problem, fused: bool, bias: bool, normal: bool) -> Step:
     return step
 
 
+def _fitted(model: nn.Module, problem: Problem, make_optimizer: MakeOptimizer) -> Fit | None:
+    """By ``fit``, the optimizer kept from call to call; it trains on the CPU alone."""
+    if torch.device(problem.device).type != "cpu":
+        return None
+    x, y = problem.tensors()
+    loss_fn = nn.MSELoss(reduction="sum")
+    optimizer = make_optimizer(model.parameters())
+
+    def take(steps: int) -> Array:
+        losses = fit(model, x, y, steps=steps, optimizer=optimizer, loss=loss_fn, nan="continue")
+        return losses.numpy()
+
+    return take
+
+
+def sequential_fit(problem: Problem, bias: bool, normal: bool) -> Fit | None:
+    model = _network(problem, False, bias, normal)
+    lr = NORMAL_LR if normal else LR
+    return _fitted(model, problem, lambda parameters: torch.optim.SGD(parameters, lr=lr))
+
+
 def _optimized(model: nn.Module, problem: Problem, make_optimizer: MakeOptimizer) -> Step:
     x, y = problem.tensors()
     loss_fn = nn.MSELoss(reduction="sum")
@@ -85,7 +114,12 @@ def optim(problem: Problem, fused: bool, make_optimizer: MakeOptimizer) -> Step:
     return _optimized(model, problem, make_optimizer)
 
 
-def module(problem: Problem, fused: bool, bias: bool, make_optimizer: MakeOptimizer) -> Step:
+def optim_fit(problem: Problem, make_optimizer: MakeOptimizer) -> Fit | None:
+    model = _network(problem, False, bias=True, normal=False)
+    return _fitted(model, problem, make_optimizer)
+
+
+def _module(problem: Problem, fused: bool, bias: bool) -> nn.Module:
     """The plain module's state dict loads into the fused one as it is."""
     first, last = _linears(problem, bias, normal=False)
     plain = TwoLayerNet(
@@ -109,7 +143,15 @@ def module(problem: Problem, fused: bool, bias: bool, make_optimizer: MakeOptimi
             device=problem.device,
         )
         model.load_state_dict(plain.state_dict())
-    return _optimized(model, problem, make_optimizer)
+    return model
+
+
+def module(problem: Problem, fused: bool, bias: bool, make_optimizer: MakeOptimizer) -> Step:
+    return _optimized(_module(problem, fused, bias), problem, make_optimizer)
+
+
+def module_fit(problem: Problem, bias: bool, make_optimizer: MakeOptimizer) -> Fit | None:
+    return _fitted(_module(problem, True, bias), problem, make_optimizer)
 
 
 class DynamicNet(nn.Module):
