@@ -17,7 +17,7 @@ from twolayer_kernels.backends.triton import launch, layers, tiles, two_layers
 
 from . import cubins, stub
 
-PRECISIONS = ("16bit", "tf32", "tf32x3")
+PRECISIONS = ("16bit", "tf32", "tf32x3", "ieee")
 NARROW_PRECISIONS = ("16bit", "tf32", "ieee")
 SMALL = ("sum_parts", "column_sums", "masked")
 
@@ -98,7 +98,18 @@ def _narrow(arch: int) -> Iterator[Configuration]:
                 yield Configuration(arch, kernel, precision, tile, case, "", out_features)
 
 
+def _first_of_each(configurations: Iterator[Configuration]) -> Iterator[Configuration]:
+    """One configuration for each kernel and precision."""
+    seen: set[tuple[str, str]] = set()
+    for c in configurations:
+        if (c.kernel, c.precision) not in seen:
+            seen.add((c.kernel, c.precision))
+            yield c
+
+
 def shipped(arch: int) -> list[Configuration]:
+    if arch not in tiles.ARCHITECTURES:  # it has the tiles of the one before, and its instructions
+        return [*_first_of_each(_products(arch)), *_first_of_each(_narrow(arch))]
     small = [Configuration(arch, kernel, "", None, "", "", 0) for kernel in SMALL]
     return [*_products(arch), *_narrow(arch), *small]
 
@@ -169,6 +180,9 @@ def compiled(c: Configuration) -> cubins.Resources | str:
         stack.enter_context(tf32(c.precision == "tf32"))
         # Pointers are what smaller products take; sizes here are large enough to be copied.
         stack.enter_context(mock.patch.object(layers, "_WORTH_A_COPY", 1 << 62))
+        if c.kernel in CASES:  # short sums are what real float32 is for; here all are long
+            precision = mock.patch.object(layers, "product_precision_of", return_value=c.precision)
+            stack.enter_context(precision)
         if c.tile is not None:
             module, name = (
                 (layers, "choose_tile") if c.kernel in CASES else (two_layers, "choose_narrow")

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from triton import knobs
 
-# The matrix units of sm_80, sm_90 and sm_100; the last have a name for each type.
-MATRIX_UNITS = {80: "HMMA", 90: "HGMMA", 100: "UTC*MMA"}
+# The matrix units by architecture; those of sm_100 and sm_103 have a name for each type.
+MATRIX_UNITS = {80: "HMMA", 90: "HGMMA", 100: "UTC*MMA", 103: "UTC*MMA"}
 
 _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)", re.MULTILINE)
 _RESOURCE = re.compile(r"\b(REG|STACK):(\d+)")

@@ -24,13 +24,15 @@ def _matrix_units(c: Configuration, r: cubins.Resources) -> Iterator[str]:
         # A TF32 product in it would be silently wrong.
         if r.matrix:
             yield f"multiplies by {r.matrix} what is not to be rounded"
-        if not r.count("FFMA"):
+        if not r.count("FFMA", "FFMA2"):  # sm_100 multiplies pairs
             yield "multiplies nothing: no FFMA"
+        if c.kernel in NARROW_CASES and not r.count("FADD", "FADD2"):
+            yield "sums all of K in one chain: no FADD"
     elif c.kernel in CASES or c.kernel in NARROW_CASES:
         if not r.matrix.get(unit):
             yield f"leaves the matrix units idle: no {unit}, but {r.matrix}"
-        if r.count("FFMA"):
-            yield f"multiplies beside the matrix units: {r.count('FFMA')} FFMA"
+        if r.count("FFMA", "FFMA2"):
+            yield f"multiplies beside the matrix units: {r.count('FFMA', 'FFMA2')} FFMA"
 
 
 def _loads(c: Configuration, r: cubins.Resources) -> Iterator[str]:

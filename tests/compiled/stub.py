@@ -13,9 +13,11 @@ from triton.compiler.compiler import max_shared_mem
 
 from twolayer_kernels.backends.triton import launch, narrow, product
 
-# Bytes of shared memory that one program may have, and multiprocessors: A100, H100, B200.
-SHARED_LIMITS = {80: 166912, 90: 232448, 100: 232448}
-MULTIPROCESSORS = {80: 108, 90: 132, 100: 148}
+# Bytes of shared memory that one program may have, and multiprocessors: A100, H100, B200, B300.
+SHARED_LIMITS = {80: 166912, 90: 232448, 100: 232448, 103: 232448}
+MULTIPROCESSORS = {80: 108, 90: 132, 100: 148, 103: 148}
+# Programs along the second and third dimension of a grid.
+MOST_PROGRAMS = 65535
 
 KERNELS = (
     product.product_kernel,
@@ -80,6 +82,8 @@ class StubDriver:
         """The launcher of one compiled kernel; it takes what Triton's own takes."""
 
         def start(x, y, z, stream, function, packed, launch_metadata, enter, leave, *arguments):
+            assert x < 2**31, f"{metadata.name}: {x} programs"
+            assert max(y, z) <= MOST_PROGRAMS, f"{metadata.name}: a grid of {(x, y, z)}"
             launched = Launched(metadata.name, (x, y, z), stream, function, packed, arguments)
             self.launches.append(launched)
 
@@ -89,7 +93,7 @@ class StubDriver:
 def _forget() -> None:
     """Drops what was compiled, and what is known of the device, for another architecture."""
     max_shared_mem.cache_clear()
-    launch._device.cache_clear()
+    launch.device_at.cache_clear()
     launch._compiled.clear()
     for kernel in KERNELS:
         kernel.device_caches.clear()

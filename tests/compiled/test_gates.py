@@ -62,13 +62,18 @@ PLANTED = {
     "scalar product": (a_configuration(), resources(**GOOD, FFMA=1), "beside the matrix units"),
     "TF32 for ieee": (
         a_configuration(kernel="narrow_forward", precision="ieee", operands=""),
-        resources(HGMMA=1, FFMA=1, LDGSTS=1),
+        resources(HGMMA=1, FFMA=1, FADD=1, LDGSTS=1),
         "not to be rounded",
     ),
     "no product for ieee": (
         a_configuration(kernel="narrow_forward", precision="ieee", operands=""),
-        resources(LDGSTS=1),
+        resources(FADD=1, LDGSTS=1),
         "no FFMA",
+    ),
+    "one chain for ieee": (
+        a_configuration(kernel="narrow_forward", precision="ieee", operands=""),
+        resources(FFMA=1, LDGSTS=1),
+        "no FADD",
     ),
     "loads without the descriptor": (
         a_configuration(),

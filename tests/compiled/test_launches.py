@@ -124,6 +124,20 @@ def test_the_second_launch_is_the_first_without_triton_in_between(driver, launch
         assert before is now or before == now, name
 
 
+def test_a_version_that_has_not_been_tried_is_started_by_triton(driver, launchable, monkeypatch):
+    monkeypatch.setattr(launch, "_starts_directly", False)
+    launch.launch(*launchable)
+    assert count_calls(launchable) == 1
+    first, second = driver.launches
+    assert first[:-1] == second[:-1]
+
+
+def test_a_row_of_more_columns_than_a_grid_has_programs_in_its_second_dimension(driver):
+    grad = torch.empty(1, 1).expand(1, 64 * stub.MOST_PROGRAMS + 1)
+    layers.masked(grad, grad, False)
+    assert names(driver) == ["masked"]
+
+
 def test_a_profiler_is_told_of_every_launch(driver, launchable):
     told = []
     hook = triton.knobs.runtime.launch_enter_hook
@@ -172,8 +186,8 @@ def with_rows_apart(t):
 CALLS = {
     "the same": (64, None, True),
     "another batch of the kind": (48, None, True),
-    "a batch of no multiple of 16": (63, None, False),
-    "a batch of 1": (1, None, False),
+    "a batch of no multiple of 16": (63, None, True),
+    "a batch of 1": (1, None, True),
     "alignment": (64, shifted, False),
     "row stride": (64, with_rows_apart, False),
     "column stride": (64, transposed, False),

@@ -44,7 +44,7 @@ class Force:
 
     def device(self, arch: int, multiprocessors: int) -> None:
         self._monkeypatch.setattr(
-            launch, "_device", lambda _: Device("interpreter", arch, multiprocessors)
+            launch, "device_at", lambda _: Device("interpreter", arch, multiprocessors)
         )
 
     def tile(self, kernel: str, tile: Tile, parts: int = 1) -> list[tuple[int, int, int]]:

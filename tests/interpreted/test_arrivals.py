@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_launches_of_a_graph_take_slices_and_clear_nothing(force, captured, monk
     assert cleared == []
     (of_the_stream,) = arrivals._of_streams.values()
     spans = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in (*taken, of_the_stream))
-    for (_, end), (begin, _) in itertools.pairwise(spans):
+    for (_, end), (begin, _) in pairwise(spans):
         assert end <= begin, "two launches that may run at once count in the same memory"
 
 

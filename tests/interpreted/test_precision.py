@@ -9,6 +9,7 @@ from twolayer_kernels.backends.triton.precision import (
     input_precision,
     narrow_precision_of,
     precision_of,
+    product_precision_of,
 )
 
 matmul = torch.backends.cuda.matmul
@@ -38,10 +39,13 @@ def test_tf32_where_torch_allows_it(switch, allowed):
     switch()
     assert precision_of(torch.float32) == ("tf32" if allowed else "tf32x3")
     assert narrow_precision_of(torch.float32) == ("tf32" if allowed else "ieee")
+    assert product_precision_of(torch.float32, 1000) == ("tf32" if allowed else "tf32x3")
+    assert product_precision_of(torch.float32, 1) == ("tf32" if allowed else "ieee")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_16_bit_types_have_one_precision(dtype):
     matmul.fp32_precision = "tf32"
     assert precision_of(dtype) == narrow_precision_of(dtype) == "16bit"
+    assert product_precision_of(dtype, 1) == "16bit"
     assert input_precision("16bit") == "ieee"

@@ -1,12 +1,13 @@
 """Launching a compiled kernel at little cost, and what is known of the device.
 
 ``kernel[grid](...)`` of Triton looks at every argument in Python at every call. Here the compiled
-kernel is found by a key of what the compiler specializes on, and started directly.
+kernel is found by a key of what the compiler specializes on, and started directly. That is private
+to Triton: a version that has not been tried goes through ``kernel[grid](...)``.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class Device(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _device(index: int) -> Device:
+def device_at(index: int) -> Device:
     if INTERPRETED:
         return Device("interpreter", 90, 3)
     driver = triton.runtime.driver.active
@@ -42,7 +43,7 @@ def _device(index: int) -> Device:
 
 
 def device_of(t: Tensor) -> Device:
-    return _device(t.device.index or 0)
+    return device_at(t.device.index or 0)
 
 
 class Launch(NamedTuple):
@@ -55,8 +56,21 @@ class Launch(NamedTuple):
 _compiled: dict[Any, Any] = {}
 
 
-def _specialization(argument: Any) -> Any:
+# The versions whose way of starting a compiled kernel, which is private, is known to be this one.
+_KNOWN = ("3.6.",)
+_starts_directly = triton.__version__.startswith(_KNOWN)
+
+
+@cache
+def _unspecialized(kernel: Any) -> tuple[bool, ...]:
+    """Which parameters the kernel has told the compiler not to look at."""
+    return tuple(parameter.do_not_specialize for parameter in kernel.params)
+
+
+def _specialization(argument: Any, unspecialized: bool) -> Any:
     """What of an argument the compiler looks at."""
+    if unspecialized:
+        return argument >= 2**31
     if isinstance(argument, Tensor):
         return argument.dtype, argument.data_ptr() % 16
     if isinstance(argument, int):
@@ -86,9 +100,13 @@ def launch(
     if INTERPRETED:
         kernel[grid](*arguments, *constants)
         return
+    if not _starts_directly:
+        kernel[grid](*arguments, *constants, num_warps=how.warps, num_stages=how.stages)
+        return
     driver = triton.runtime.driver.active
     device = driver.get_current_device()
-    key = (kernel, device, how, constants, *map(_specialization, arguments))
+    looked_at = map(_specialization, arguments, _unspecialized(kernel))
+    key = (kernel, device, how, constants, *looked_at)
     compiled = _compiled.get(key)
     if compiled is None or _somebody_listens():
         _compiled[key] = kernel[grid](

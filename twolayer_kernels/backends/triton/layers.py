@@ -9,7 +9,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .launch import Device, Launch, device_of, launch
-from .precision import input_precision, precision_of
+from .precision import input_precision, product_precision_of
 from .product import column_sums_kernel, masked_kernel, product_kernel, sum_parts_kernel
 from .tiles import Tile, alignment, ceil_div, choose_tile, power_of_two_from
 
@@ -131,7 +131,7 @@ def product(
     the tuner, takes the place of the one that :mod:`.tiles` would choose.
     """
     (m, k), n, dtype = a.shape, b.shape[1], a.dtype
-    device, precision = device_of(a), precision_of(dtype)
+    device, precision = device_of(a), product_precision_of(dtype, k)
     out = torch.empty(m, n, dtype=dtype, device=a.device) if add_to is None else add_to
     col_sums = torch.empty(n, dtype=dtype, device=a.device) if wants_sums else None
     summed_out = None if summed is None else torch.empty(m, dtype=dtype, device=a.device)
@@ -265,7 +265,7 @@ def masked(grad: Tensor, a: Tensor, wants_bias: bool) -> tuple[Tensor, Tensor | 
     )
     launch(
         masked_kernel,
-        (tiles_m, ceil_div(cols, block_n)),
+        (tiles_m * ceil_div(cols, block_n),),
         (grad, grad.stride(0), grad.stride(1), a, a.stride(0), a.stride(1), dh, sums, rows, cols),
         (block_m, block_n),
         _SUMS,

@@ -12,7 +12,8 @@ layer's weight with both biases, and for the input. Each computes the part that 
 programs may share the batch in the same way as above.
 
 The three widths of the network are compile-time constants: known sizes let the compiler prove
-alignment and halve the registers.
+alignment and halve the registers. Nothing of that depends on the batch: one compiled kernel serves
+all batches.
 """
 
 from __future__ import annotations
@@ -41,6 +42,19 @@ def _store(target, row_stride, row, col, rows, cols, value, ROWS: tl.constexpr, 
 
 
 @triton.jit
+def _added(acc, left, right, PRECISION: tl.constexpr):
+    """``acc + left right``, in float32 as a sum of its own: chains of 1000 terms are inexact.
+
+    Without ``max_num_imprecise_acc`` the compiler makes one chain of both sums again.
+    """
+    if left.dtype == tl.float32 and PRECISION == "ieee":
+        acc += tl.dot(left, right, input_precision=PRECISION, max_num_imprecise_acc=1)
+    else:
+        acc = tl.dot(left, right, acc, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
 def _is_last(arrived, PARTS: tl.constexpr):
     """Whether this program is the last of ``PARTS`` to come here; the counter is then 0 again."""
     tl.debug_barrier()  # what this program stored is seen by who reads the counter
@@ -51,7 +65,7 @@ def _is_last(arrived, PARTS: tl.constexpr):
     return last
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def narrow_forward_kernel(
     x,
     x_row,
@@ -101,7 +115,7 @@ def narrow_forward_kernel(
         for k in range(0, IN, BLOCK_K):
             samples = _load(x, x_row, x_col, row, k, batch, IN, BLOCK_B, BLOCK_K)
             weights = _load(w1, w1_row, w1_col, h, k, HIDDEN, IN, BLOCK_H, BLOCK_K)
-            hidden = tl.dot(samples, weights.T, hidden, input_precision=PRECISION)
+            hidden = _added(hidden, samples, weights.T, PRECISION)
         if b1 is not None:
             feature = h + tl.arange(0, BLOCK_H)
             bias = tl.load(b1 + feature, mask=feature < HIDDEN, other=0.0)
@@ -115,10 +129,10 @@ def narrow_forward_kernel(
         if a is not None:
             _store(a, HIDDEN, row, h, batch, HIDDEN, activation, BLOCK_B, BLOCK_H)
         second = _load(w2, w2_row, w2_col, 0, h, OUT, HIDDEN, OUT_PADDED, BLOCK_H)
-        acc = tl.dot(activation, second.T, acc, input_precision=PRECISION)
+        acc = _added(acc, activation, second.T, PRECISION)
 
     if PARTS > 1:
-        size = tl.cast(batch, tl.int64) * OUT  # a batch of 1 is a constant, not a tensor
+        size = tl.cast(batch, tl.int64) * OUT
         _store(contributions + part * size, OUT, row, 0, batch, OUT, acc, BLOCK_B, OUT_PADDED)
         if not _is_last(arrived + block, PARTS):
             return
@@ -172,7 +186,7 @@ def _finish_part(acc, shares, share, arrived, counter, target, row_stride, row, 
             _store(target, row_stride, row, col, rows, cols, total, ROWS, COLS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 def narrow_backward_kernel(
     grad_y,
     grad_y_row,
@@ -243,7 +257,7 @@ def narrow_backward_kernel(
                 )  # fmt: skip
                 samples = _load(x, x_row, x_col, row, i, batch, IN, BLOCK_B, BLOCK_I)
                 dh = dh.to(samples.dtype)
-                w1_sum = tl.dot(dh.T, samples, w1_sum, input_precision=PRECISION)
+                w1_sum = _added(w1_sum, dh.T, samples, PRECISION)
             _finish_part(w1_sum, shares, 0, arrived, tile, grad_w1, IN, h, i, HIDDEN, IN, part,
                          SIZE, PARTS, BLOCK_H, BLOCK_I)  # fmt: skip
     elif pid < FIRST + SECOND:
@@ -260,7 +274,7 @@ def narrow_backward_kernel(
                     HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
                 )  # fmt: skip
                 if grad_w2 is not None:
-                    w2_sum = tl.dot(dy.T, activation, w2_sum, input_precision=PRECISION)
+                    w2_sum = _added(w2_sum, dy.T, activation, PRECISION)
                 if grad_b1 is not None:
                     b1_sum += tl.sum(dh, 0)
                 if grad_b2 is not None:
@@ -290,5 +304,5 @@ def narrow_backward_kernel(
                     HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
                 )  # fmt: skip
                 first = _load(w1, w1_row, w1_col, h, i, HIDDEN, IN, BLOCK_H, BLOCK_I)
-                x_sum = tl.dot(dh.to(first.dtype), first, x_sum, input_precision=PRECISION)
+                x_sum = _added(x_sum, dh.to(first.dtype), first, PRECISION)
             _store(grad_x, IN, row, i, batch, IN, x_sum, BLOCK_B, BLOCK_I)

@@ -283,10 +283,14 @@ def masked_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """``dh = grad * (a > 0)``, contiguous, and the column sums of each row of tiles."""
-    tile_m = tl.program_id(0)
+    """``dh = grad * (a > 0)``, contiguous, and the column sums of each row of tiles.
+
+    Grid: the tiles, row after row; a second dimension would end at 65,535 of them.
+    """
+    tiles_n = tl.cdiv(N, BLOCK_N)
+    tile_m = tl.program_id(0) // tiles_n
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(0) % tiles_n * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = (rows < M)[:, None] & (cols < N)[None, :]
     row, col = rows.to(tl.int64)[:, None], cols.to(tl.int64)[None, :]
     value = tl.load(grad + row * grad_row + col * grad_col, mask=inside, other=0.0)
