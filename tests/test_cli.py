@@ -199,6 +199,22 @@ def test_examples_run():
         assert float(end) < last < float(first)
 
 
+def test_the_examples_of_fit_run():
+    done = in_a_fresh_process("-W", "error", EXAMPLES / "fit_a_table.py")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = re.findall(r"(?:fit|loop) ([0-9.]+)[,\n]", done.stdout)[:2]
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-3)
+    done = in_a_fresh_process("-W", "error", EXAMPLES / "fit_and_loop.py")
+    assert done.returncode == 0, done.stderr
+    losses = [float(loss) for loss in re.findall(r": ([0-9.]+)\n", done.stdout)]
+    assert losses == sorted(losses, reverse=True)
+    assert len(losses) == 3
+    done = in_a_fresh_process("-W", "error", EXAMPLES / "numpy_fit.py")
+    assert done.returncode == 0, done.stderr
+    first, last = re.findall(r"([0-9.]+) (?:at first|after)", done.stdout)
+    assert float(last) < float(first) / 2
+
+
 def test_the_example_times_a_grid_search():
     done = in_a_fresh_process("-W", "error", EXAMPLES / "grid_search.py", "2")
     assert done.returncode == 0, done.stderr
