@@ -102,7 +102,7 @@ def test_each_gate_finds_a_planted_fault(planted):
 
 def test_ptx_in_the_place_of_the_disassembly():
     ptx = """
-        cp.async.bulk.tensor.2d.shared::cta.global.mbarrier::complete_tx::bytes [%r1], [%rd1], [%r2];
+        cp.async.bulk.tensor.2d.shared::cta.global.mbarrier [%r1], [%rd1], [%r2];
         @%p1 tcgen05.mma.cta_group::1.kind::f16 [ %r3 + 0 ], %rd2, %rd3, %r4, %p2;
         cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%rd4, {%r5, %r6}], [%r7];
         add.f32 %f1, %f2, %f3;
