@@ -392,6 +392,15 @@ def test_what_the_test_run_says_is_kept():
     assert not checks.judged_tests(5, ["no tests ran in 0.1s"])["passed"]
 
 
+def test_the_commit_of_files_without_their_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TWOLAYER_COMMIT", raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert machine.commit() == "unknown"
+    monkeypatch.setenv("TWOLAYER_COMMIT", "abc1234")
+    assert machine.commit() == "abc1234"
+
+
 def test_a_warning_does_not_make_the_gpu_tests_red(tmp_path):
     """torch 2.11 warns as Inductor is imported; elsewhere in this project a warning is an error."""
     test = tmp_path / "test_warning.py"

@@ -84,6 +84,28 @@ def choose_for_cuda(x: Tensor, in_features: int, hidden_features: int, out_featu
     return Choice(_load(_OTHERWISE), reason)
 
 
+def is_torchs_own(backend: ModuleType) -> bool:
+    """Whether torch's kernels run: then plain operations with torch's autograd are the fastest."""
+    return backend is _load(_OTHERWISE)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_certainly_torchs_own(
+    device_type: str, index: int | None, dtype: torch.dtype, backend: str | None
+) -> bool:
+    """Whether torch's kernels run a network of any size: then a compiler may look into the call.
+
+    Where measurements decide by size, an operator asks them when it runs: a compiled graph may
+    serve many batches.
+    """
+    if backend is not None:
+        return backend == _OTHERWISE
+    if device_type == "cuda":
+        ours, _ = _triton_for(dtype)
+        return ours is None or not ours.may_be_faster(index or 0, dtype)
+    return is_torchs_own(choose(device_type, dtype, None).backend)
+
+
 def backend_for(device_type: str, dtype: torch.dtype, backend: str | None) -> ModuleType:
     """:func:`choose` without the reason, for any ``backend`` that a caller may pass."""
     if backend is not None and backend not in checks.BACKENDS:

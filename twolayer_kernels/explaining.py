@@ -38,6 +38,14 @@ def _tensors(site: Any) -> list[Any]:
     return [*site.parameters(), *(() if second is None else second.parameters())]
 
 
+def _is_looked_into(site: Any, x: Tensor, backend: str | None) -> bool:
+    """Whether whoever looks at the call sees torch's own operations in the place of an operator."""
+    recompute = getattr(site, "recompute", False)
+    return not recompute and dispatch.is_certainly_torchs_own(
+        x.device.type, x.device.index, x.dtype, backend
+    )
+
+
 def _line(name: str, site: Any, x: Tensor) -> str:
     backend = None if site is None else site.backend
     reason = _why_apart(site)
@@ -53,7 +61,9 @@ def _line(name: str, site: Any, x: Tensor) -> str:
     kernel = choice.backend.__name__.rpartition(".")[2]
     sizes = None if widths is None else (x.shape[:-1].numel(), *widths)
     detail = getattr(choice.backend, "describe", lambda sizes: "")(sizes)
-    operator = f", as a registered operator: {reason}" if way is Way.OPERATORS else ""
+    operator = ""
+    if way is Way.OPERATORS and not _is_looked_into(site, x, backend):
+        operator = f", as a registered operator: {reason}"
     return f"{name}: {kernel}{detail} ({choice.reason}{operator})"
 
 

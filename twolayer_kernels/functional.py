@@ -152,6 +152,7 @@ def _two_layer(
     backend: str | None,
 ) -> Tensor:
     device_type = "cpu" if x.is_cpu else x.device.type  # a third of the cost where it is
+    given = x, w1, w2, b1, b2  # torch's own operations cast for themselves, and keep what they cast
     if _is_any_autocast_enabled() and _autocast_enabled(device_type):
         x, w1, w2, b1, b2 = _autocast(device_type, x, w1, w2, b1, b2)  # type: ignore[assignment]
     if recompute is not True and recompute is not False:
@@ -160,6 +161,8 @@ def _two_layer(
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.two_layer(x, w1, w2, b1, b2)
         chosen = dispatch.backend_for_sizes(x, w1.shape[0], w2.shape[0], backend)
+        if not recompute and dispatch.is_torchs_own(chosen):
+            return operations.two_layer(*given)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     needs_graph = torch.is_grad_enabled() and (
         x.requires_grad
@@ -252,11 +255,19 @@ def _traced_two_layer(
     recompute: bool,
     backend: str | None,
 ) -> Tensor:
-    """As a registered operator, which a compiler can put into its graph."""
+    """As a registered operator, which a compiler can put into its graph.
+
+    Or in torch's own operations, where these would run in it: a compiler can fuse them.
+    """
     checks.check_flag("recompute", recompute)
     checks.check_backend(backend)
     _check_untraced(_CHECKS.two_layer, x, w1, w2, b1, b2)
+    given = x, w1, w2, b1, b2
     x, w1, w2, b1, b2 = _as_autocast_would(x, w1, w2, b1, b2)
+    if not recompute and dispatch.is_certainly_torchs_own(
+        x.device.type, x.device.index, x.dtype, backend
+    ):
+        return operations.two_layer(*given)
     keep = not recompute and _needs_graph(x, w1, w2, b1)
     y: Tensor = ops.two_layer(_flattened(x), w1, w2, b1, b2, keep, backend)[0]
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
@@ -288,7 +299,10 @@ def _operations_linear_relu(
 def _traced_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
     checks.check_backend(backend)
     _check_untraced(_CHECKS.linear_relu, x, w, b)
+    given = x, w, b
     x, w, b = _as_autocast_would(x, w, b)
+    if backend == "torch" or (backend is None and x.device.type != "cpu"):
+        return operations.linear_relu(*given)
     a: Tensor = ops.linear_relu(_flattened(x), w, b, backend)
     return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
 
@@ -336,11 +350,14 @@ def linear_relu(
 
 def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
     device_type = "cpu" if x.is_cpu else x.device.type  # a third of the cost where it is
+    given = x, w, b
     if _is_any_autocast_enabled() and _autocast_enabled(device_type):
         x, w, b = _autocast(device_type, x, w, b)  # type: ignore[assignment]
     chosen = dispatch.backend_for(device_type, x.dtype, backend)
     if not chosen.CHECKS_ARGUMENTS:
         _CHECKS.linear_relu(x, w, b)
+        if dispatch.is_torchs_own(chosen):
+            return operations.linear_relu(*given)
     x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
     if torch.is_grad_enabled() and (
         x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)

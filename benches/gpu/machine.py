@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -32,7 +33,12 @@ def _version(package: str) -> str:
 
 
 def commit() -> str:
-    return _said_by("git", "describe", "--always", "--dirty") or "unknown"
+    """``TWOLAYER_COMMIT`` where it is set: the files may have come without their repository."""
+    return (
+        os.environ.get("TWOLAYER_COMMIT")
+        or _said_by("git", "describe", "--always", "--dirty")
+        or "unknown"
+    )
 
 
 def nvidia_smi() -> dict[str, str]:

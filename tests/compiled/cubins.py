@@ -51,6 +51,24 @@ def instructions(disassembly: str) -> dict[str, int]:
     return dict(Counter(_INSTRUCTION.findall(disassembly)))
 
 
+# The disassembler in triton 3.6 knows no sm_103; what the gates ask for has a name in PTX, too.
+_WITHOUT_DISASSEMBLER = (103,)
+_IN_PTX = {
+    "UTCMMA": r"tcgen05\.mma",
+    "FFMA": r"fma\.rn\.f32",
+    "FADD": r"add(?:\.rn)?\.f32",
+    "LDGSTS": r"cp\.async\.c[ag]",
+    "UTMALDG": r"cp\.async\.bulk\.tensor\.\dd\.shared",
+    "UTMASTG": r"cp\.async\.bulk\.tensor\.\dd\.global",
+}
+
+
+def ptx_instructions(ptx: str) -> dict[str, int]:
+    """How often PTX holds what becomes each of these instructions."""
+    found = {name: len(re.findall(pattern, ptx)) for name, pattern in _IN_PTX.items()}
+    return {name: count for name, count in found.items() if count}
+
+
 def read(compiled: Any) -> Resources:
     """What ``compiled``, of triton's ``CompiledKernel``, needs."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -59,9 +77,12 @@ def read(compiled: Any) -> Resources:
         usage = dict(
             _RESOURCE.findall(_output(knobs.nvidia.cuobjdump.path, "-res-usage", file.name))
         )
-        # Without its analysis of data flow it takes half the time.
-        found = instructions(_output(knobs.nvidia.nvdisasm.path, "-ndf", "-c", file.name))
-    metadata = compiled.metadata
+        metadata = compiled.metadata
+        if metadata.target.arch in _WITHOUT_DISASSEMBLER:
+            found = ptx_instructions(compiled.asm["ptx"])
+        else:
+            # Without its analysis of data flow it takes half the time.
+            found = instructions(_output(knobs.nvidia.nvdisasm.path, "-ndf", "-c", file.name))
     return Resources(
         int(usage["REG"]), int(usage["STACK"]), metadata.shared, metadata.num_warps, found
     )

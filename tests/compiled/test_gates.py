@@ -100,6 +100,16 @@ def test_each_gate_finds_a_planted_fault(planted):
         assert complaint in broken[0]
 
 
+def test_ptx_in_the_place_of_the_disassembly():
+    ptx = """
+        cp.async.bulk.tensor.2d.shared::cta.global.mbarrier [%r1], [%rd1], [%r2];
+        @%p1 tcgen05.mma.cta_group::1.kind::f16 [ %r3 + 0 ], %rd2, %rd3, %r4, %p2;
+        cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%rd4, {%r5, %r6}], [%r7];
+        add.f32 %f1, %f2, %f3;
+    """
+    assert cubins.ptx_instructions(ptx) == {"UTCMMA": 1, "FADD": 1, "UTMALDG": 1, "UTMASTG": 1}
+
+
 def test_instructions_are_counted_by_name_without_predicates_and_suffixes():
     disassembly = """
 .text.product_kernel:
