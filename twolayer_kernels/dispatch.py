@@ -89,7 +89,6 @@ def is_torchs_own(backend: ModuleType) -> bool:
     return backend is _load(_OTHERWISE)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def is_certainly_torchs_own(
     device_type: str, index: int | None, dtype: torch.dtype, backend: str | None
 ) -> bool:
@@ -104,6 +103,10 @@ def is_certainly_torchs_own(
         ours, _ = _triton_for(dtype)
         return ours is None or not ours.may_be_faster(index or 0, dtype)
     return is_torchs_own(choose(device_type, dtype, None).backend)
+
+
+# torch.compiler.assume_constant_result sets this, and loads the compiler and triton to do so.
+is_certainly_torchs_own._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def backend_for(device_type: str, dtype: torch.dtype, backend: str | None) -> ModuleType:
