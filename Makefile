@@ -37,7 +37,7 @@ test-long: $(VENV)/.ready
 
 test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready
 	$(BIN)/python -m pytest tests/ecosystem
-	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --noconftest tests/test_sklearn*.py tests/ecosystem/test_scikit_learn.py
+	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --noconftest -W "ignore:Passing a non-Collection iterable" tests/test_sklearn*.py tests/ecosystem/test_scikit_learn.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
