@@ -40,7 +40,7 @@ ORDER = [
 # These stand on the kernels themselves. numpy and sklearn must not reach torch.
 STANDS_ON = {
     "numpy": {"_cpu", "checks", "engine"},
-    "sklearn": {"_cpu", "sklearn"},
+    "sklearn": {"_cpu", "engine", "sklearn"},
     "transparency": {"_cpu"},
     "engine": {"_cpu"},
     "backends": {"_cpu"},

@@ -215,6 +215,24 @@ def test_weights_that_cannot_be_written_are_refused():
         fit(X, Y, w1, w2, steps=1)
 
 
+def test_a_state_that_cannot_be_written_is_carried_on_in_a_copy():
+    task = make_task("mse_mean")
+    x, y = task.x.numpy(), task.y.numpy()
+    options = {"steps": 3, "optimizer": "adam", "loss": "mse_mean"}
+    results = []
+    for locked in (False, True):
+        state = {}
+        parameters = arrays(make_pair(task)[0])
+        fit(x, y, *parameters, state=state, **options)
+        before = state["w1.exp_avg"].copy()
+        for array in state.values():
+            array.flags.writeable = not locked
+        kept = state["w1.exp_avg"]
+        results.append(fit(x, y, *parameters, state=state, **options))
+    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(kept, before)
+
+
 def test_torch_is_not_imported():
     code = (
         "import sys; sys.modules['torch'] = None\n"

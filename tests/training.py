@@ -160,3 +160,12 @@ def assert_same_states(
             torch.testing.assert_close(
                 found["state"][key][name], value, rtol=tolerance, atol=tolerance
             )
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def assert_untouched(model: nn.Module, before: dict[str, Tensor]) -> None:
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name])

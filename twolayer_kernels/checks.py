@@ -163,3 +163,21 @@ def check_feature_count(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < 0:
         raise ValueError(f"{name} must be >= 0, got {value}")
+
+
+def check_count(op: str, name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{op}: {name} must be >= 1, got {value}")
+
+
+def check_classes(op: str, classes: Any, outputs: int, ignored: int) -> None:
+    """Classes must be below ``outputs``; the first that is not is named with its row."""
+    wrong = ((classes < 0) | (classes >= outputs)) & (classes != ignored)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{op}: y must hold classes from 0 to {outputs - 1}, got {int(classes[row])} in row"
+            f" {row}"
+        )

@@ -62,11 +62,11 @@ struct SklearnAdam {
   static constexpr const char* name = "sklearn_adam";
   static constexpr int STATES = 2;
 
-  // flags[1]: the quotient in double, as NumPy 2 computes it (the learning rate is a NumPy scalar
-  // there, which lifts float32 arrays).
+  // NumPy 2 computes the quotient in double: the learning rate is a NumPy scalar there, which lifts
+  // float32 arrays.
   static StepFactors factors(const OptimizerOptions& o, Index step) {
     StepFactors factors;
-    factors.flags[1] = o.amsgrad;
+    factors.flags[1] = o.wide;
     factors.f[0] = o.beta1;
     factors.f[1] = o.beta2;
     factors.f[2] = o.lr * std::sqrt(1 - std::pow(o.beta2, double(step))) /

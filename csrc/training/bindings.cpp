@@ -60,6 +60,7 @@ OptimizerOptions options_of(const py::dict& d) {
   options.amsgrad = flag(d, "amsgrad");
   options.centered = flag(d, "centered");
   options.maximize = flag(d, "maximize");
+  options.wide = flag(d, "wide");
   return options;
 }
 
@@ -133,10 +134,10 @@ class TypedTraining : public AnyTraining {
 
   Outcome run(const RunArguments& a) override {
     TrainingData<T> data;
-    data.samples = a.x.shape[0];
-    require_matrix(a.x, dtype, data.samples, in_features, "x");
-    require_matrix(a.target, dtype, data.samples, out_features, "target");
-    require_vector(a.weight, dtype, data.samples, "weight");
+    const Index samples = a.x.shape[0];
+    require_matrix(a.x, dtype, samples, in_features, "x");
+    require_matrix(a.target, dtype, samples, out_features, "target");
+    require_vector(a.weight, dtype, samples, "weight");
     data.x = matrix<const T>(a.x);
     if (a.target) data.target = matrix<const T>(a.target);
     if (a.weight) data.weight = vector<const T>(a.weight);
@@ -145,22 +146,22 @@ class TypedTraining : public AnyTraining {
     steps.first = a.first.data();
     steps.size = a.size.data();
     require(a.size.size() == steps.count && a.losses.size() >= steps.count, "size, losses");
-    Index samples = data.samples;
+    Index places = samples;
     if (a.order) {
       steps.order = a.order->data();
-      samples = a.order->size();
-      for (Index i = 0; i < samples; ++i) {
-        require(0 <= steps.order[i] && steps.order[i] < data.samples, "order");
+      places = a.order->size();
+      for (Index i = 0; i < places; ++i) {
+        require(0 <= steps.order[i] && steps.order[i] < samples, "order");
       }
     }
     for (Index i = 0; i < steps.count; ++i) {
       require(0 <= steps.first[i] && 0 <= steps.size[i] && steps.size[i] <= most &&
-                  steps.first[i] + steps.size[i] <= samples,
+                  steps.first[i] + steps.size[i] <= places,
               "first, size");
     }
     require(bool(a.target) != (a.classes != nullptr), "target, classes");
     if (a.classes) {
-      require(a.classes->size() == data.samples, "classes");
+      require(a.classes->size() == samples, "classes");
       data.classes = {a.classes->data(), 1};
     }
     if (a.rates) {
@@ -235,7 +236,8 @@ void bind_training(py::module_& m) {
            "loss"_a, "loss_options"_a,
            "movers: for w1, w2, b1 and b2 None, or a dict of options, `states` and `steps` taken.")
       .def("run", &PyTraining::run, "x"_a, "target"_a, "classes"_a, "weight"_a, "order"_a,
-           "first"_a, "size"_a, "rates"_a, "losses"_a, "seconds"_a, "stop_at_nonfinite"_a,
+           "first"_a, "size"_a, "rates"_a, py::arg("losses").noconvert(), "seconds"_a,
+           "stop_at_nonfinite"_a,
            "Takes steps on order[first[i] : first[i] + size[i]] and writes their losses. Returns\n"
            "how many were taken, and whether the next one's loss was no finite number.")
       .def_readonly("taken", &PyTraining::taken, "The steps taken in all runs.");

@@ -15,6 +15,7 @@ struct OptimizerOptions {
   double beta1 = 0, beta2 = 0, eps = 0;
   double alpha = 0;
   bool nesterov = false, amsgrad = false, centered = false, maximize = false;
+  bool wide = false;  // the quotient of float32 moments in double
 
   bool operator==(const OptimizerOptions& other) const;
 };
@@ -23,10 +24,10 @@ constexpr int MAX_STATES = 3;
 
 // The numbers of one step that are the same for all elements of a parameter, computed in double.
 struct StepFactors {
-  double decay = 0;  // the gradient gets this much of the parameter,
-  double keep = 1;   // and the parameter keeps this share of itself
-  double f[8] = {};  // the formula's own
-  bool flags[2] = {};
+  double decay = 0;    // the gradient gets this much of the parameter,
+  double keep = 1;     // and the parameter keeps this share of itself
+  double f[8] = {};    // the formula's own
+  bool flags[2] = {};  // whether the gradient's sign is turned, and the formula's own
 };
 
 template <class T>
@@ -47,8 +48,6 @@ struct Update : SumsTaker<T> {
   StepFactors factors;
   double penalty = 0;         // coefficient of parameter^2 / 2 in the loss
   double* squares = nullptr;  // += sum of the parameter's squares before the update, if wanted
-
-  explicit operator bool() const { return parameter != nullptr; }
 };
 
 // One optimizer in one instruction set.

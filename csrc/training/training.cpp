@@ -73,7 +73,7 @@ bool OptimizerOptions::operator==(const OptimizerOptions& o) const {
   return lr == o.lr && weight_decay == o.weight_decay && momentum == o.momentum &&
          dampening == o.dampening && beta1 == o.beta1 && beta2 == o.beta2 && eps == o.eps &&
          alpha == o.alpha && nesterov == o.nesterov && amsgrad == o.amsgrad &&
-         centered == o.centered && maximize == o.maximize;
+         centered == o.centered && maximize == o.maximize && wide == o.wide;
 }
 
 template <class T>

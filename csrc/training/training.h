@@ -48,7 +48,6 @@ struct TrainingPlan {
 // The samples that batches are taken from.
 template <class T>
 struct TrainingData {
-  Index samples = 0;
   Matrix<const T> x;                   // samples x in_features
   Matrix<const T> target;              // samples x out_features, or
   Vector<const std::int64_t> classes;  // samples

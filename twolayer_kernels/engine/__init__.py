@@ -12,6 +12,7 @@ from .batches import Samples as Samples
 from .steps import Mover as Mover
 from .steps import NonFiniteLoss as NonFiniteLoss
 from .steps import Reals as Reals
+from .steps import Told as Told
 from .steps import Training as Training
 from .steps import new_training as new_training
 from .steps import run_chunk as run_chunk

@@ -59,7 +59,8 @@ class Batches:
         self._draw = None if batch_size is None else draw
         self._order = np.empty(0, np.int64)
         self._first_epoch = self._next_epoch = 0  # those whose orders are kept
-        self._state: Any = None
+        self._state: Any = None  # of the source before the newest of them,
+        self._drawn_from = 0  # which begin with this epoch
 
     def chunk(self, begin: int, end: int) -> Chunk:
         """Some steps from ``begin`` on, at most up to ``end``."""
@@ -95,3 +96,4 @@ class Batches:
             for _ in range(self._drawn_from, begun):
                 self._draw.permutation(self.samples)
             self._next_epoch = begun
+            self._order = self._order[: (begun - self._first_epoch) * self.samples]

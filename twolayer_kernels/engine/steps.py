@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from .batches import Chunk, Samples
 Training = _cpu.Training
 Mover = dict[str, Any]
 Reals = NDArray[np.float64]
+Told = Callable[[int, float], None]
 
 # The compiled loop returns after this time, so that Python can look for signals.
 SLICE_SECONDS = 0.05
@@ -59,6 +60,9 @@ def new_training(
     return Training(threads, w1, w2, b1, b2, batch, optimizer, movers, loss, loss_options)
 
 
+def _unheard(done: int, loss: float) -> None: ...
+
+
 def run_chunk(
     training: Training,
     samples: Samples,
@@ -66,12 +70,14 @@ def run_chunk(
     rates: Reals | None,
     losses: Reals,
     stop_at_nonfinite: bool,
-) -> Iterator[int]:
-    """Takes the chunk's steps; yields, after each slice of time, how many are done.
+    told: Told = _unheard,
+) -> None:
+    """Takes the chunk's steps, in slices of time; ``training.taken`` counts them at any time.
 
     Args:
         rates: learning rate and momentum of each step and parameter, ``(steps, 4, 2)``.
         losses: of the chunk's steps, to be written.
+        told: hears after each slice how many steps are done, and the last one's loss.
 
     Raises:
         NonFiniteLoss: a step's loss is no finite number.
@@ -89,6 +95,7 @@ def run_chunk(
             stop_at_nonfinite,
         )
         done += taken
-        yield done
+        if taken:
+            told(done, float(losses[done - 1]))
         if nonfinite:
             raise NonFiniteLoss(chunk.begin + done, float(losses[done]))

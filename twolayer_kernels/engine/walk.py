@@ -8,9 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .batches import Batches, Chunk, Samples
-from .steps import Reals
-
-Told = Callable[[int, float], None]
+from .steps import Reals, Told
 
 
 class Run(Protocol):

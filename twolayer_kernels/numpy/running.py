@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..engine import Chunk, Mover, Reals, Samples, Training, new_training, run_chunk
+from ..engine import Chunk, Mover, Reals, Samples, Told, Training, new_training, run_chunk
 from .network import Array
 from .threads import get_num_threads
 
@@ -100,7 +99,7 @@ class Run:
                 f"fit: state[{key!r}] must have shape {like.shape} and dtype {like.dtype}, got"
                 f" {kept.shape} and {kept.dtype}"
             )
-        if kept.strides != like.strides:
+        if kept.strides != like.strides or not kept.flags.writeable:
             moved = self._state[key] = np.empty_like(like)
             moved[...] = kept
             kept = moved
@@ -127,12 +126,11 @@ class Run:
         samples: Samples,
         chunk: Chunk,
         rates: Reals | None,
-        told: Callable[[int, float], None],
+        told: Told,
     ) -> None:
         losses = np.empty(len(chunk.first))
         self._losses.append(losses)
-        for done in run_chunk(self._training, samples, chunk, rates, losses, self._stop):
-            told(done, float(losses[done - 1]))
+        run_chunk(self._training, samples, chunk, rates, losses, self._stop, told)
 
     def write_back(self) -> None:
         for place in self._places:

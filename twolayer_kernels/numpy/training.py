@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import checks
 from ..engine import (
     Batches,
     ByFunction,
@@ -64,13 +65,6 @@ def _known(name: str, value: Any, known: Any) -> None:
         raise ValueError(f"fit: {name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"fit: {name} must be an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"fit: {name} must be >= 1, got {value}")
-
-
 def _samples(
     loss: str, ignored: int, x: Array, y: Array, weight: Array | None, outputs: int
 ) -> Samples:
@@ -95,12 +89,7 @@ def _samples(
         raise TypeError(
             f"fit: y must hold classes, ({len(x)},) of int64, got {y.shape} of {y.dtype}"
         )
-    wrong = ((y < 0) | (y >= outputs)) & (y != ignored)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(
-            f"fit: y must hold classes from 0 to {outputs - 1}, got {y[row]} in row {row}"
-        )
+    checks.check_classes("fit", y, outputs, ignored)
     return Samples(regular(x), None, np.ascontiguousarray(y), weight)
 
 
@@ -190,7 +179,7 @@ def fit(
     counts = {"steps": steps, "epochs": epochs, "batch_size": batch_size}
     for name, value in {**counts, "callback_every": callback_every}.items():
         if value is not None:
-            _check_count(name, value)
+            checks.check_count("fit", name, value)
     unknown = [name for name in options if name not in _OPTIONS[optimizer]]
     if unknown:
         raise TypeError(f"fit: {optimizer} has no option {', '.join(unknown)}")

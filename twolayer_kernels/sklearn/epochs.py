@@ -7,13 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _cpu
+from ..engine import Chunk, Samples, new_training, run_chunk
 from .choice import LOSSES, plain, threads
 from .versions import ADAM_IS_WIDE, AdamOptimizer
-
-# Ctrl-C is heard this often.
-_SLICE_SECONDS = 0.1
-_NOT_TAKEN = -np.inf
 
 
 def _as_states(states: list[Any], parameters: list[Any]) -> list[Any]:
@@ -45,13 +41,13 @@ class Epochs:
     def __init__(self, estimator: Any, X: Any, y: Any, weight: Any, batch_size: int) -> None:
         (w1, w2), (b1, b2) = estimator.coefs_, estimator.intercepts_
         dtype = w1.dtype
-        self._x = np.ascontiguousarray(X, dtype)
-        self._target = self._classes = None
-        if estimator.out_activation_ == "softmax":
-            self._classes = y.argmax(axis=1)
-        else:
-            self._target = np.ascontiguousarray(y, dtype)
-        self._weight = None if weight is None else np.ascontiguousarray(weight, dtype)
+        softmax = estimator.out_activation_ == "softmax"
+        self._samples = Samples(
+            np.ascontiguousarray(X, dtype),
+            None if softmax else np.ascontiguousarray(y, dtype),
+            y.argmax(axis=1) if softmax else None,
+            None if weight is None else np.ascontiguousarray(weight, dtype),
+        )
         self._may_vanish = weight is not None and not weight.min() > 0
         samples = X.shape[0]
         self._first = np.arange(0, samples, batch_size)
@@ -61,12 +57,9 @@ class Epochs:
         self._optimizer = estimator._optimizer
         self._rate: float | None = None
         self._rates: NDArray[Any] | None = None
-        self._training = _cpu.Training(
+        self._training = new_training(
             threads(),
-            w1.T,
-            w2.T,
-            b1,
-            b2,
+            (w1.T, w2.T, b1, b2),
             int(batch_size),
             "sklearn_adam" if isinstance(self._optimizer, AdamOptimizer) else "sklearn_sgd",
             self._movers([w1, w2, b1, b2]),
@@ -86,7 +79,7 @@ class Epochs:
                 "beta1": float(optimizer.beta_1),
                 "beta2": float(optimizer.beta_2),
                 "eps": float(optimizer.epsilon),
-                "amsgrad": ADAM_IS_WIDE,
+                "wide": ADAM_IS_WIDE,
                 "steps": optimizer.t,
             }
         else:
@@ -123,8 +116,8 @@ class Epochs:
         """How many steps there are before one whose weights are nothing in sum."""
         if not self._may_vanish:
             return len(self._first)
-        assert self._weight is not None
-        weight = self._weight if order is None else self._weight[order]
+        weight = self._samples.weight
+        weight = weight if order is None else weight[order]
         nothing = np.add.reduceat(weight, self._first) == 0
         return int(nothing.argmax()) if nothing.any() else len(nothing)
 
@@ -134,31 +127,20 @@ class Epochs:
         Raises:
             ZeroDivisionError: NumPy's, where the weights of a batch are nothing in sum.
         """
-        rates, done = self._current_rates(), 0
-        count = self._steps_with_weight(order)
-        self._losses.fill(_NOT_TAKEN)
+        count, before = self._steps_with_weight(order), self._training.taken
+        rates = self._current_rates()
+        chunk = Chunk(0, order, self._first[:count], self._size[:count])
         try:
-            while done < count:
-                steps = slice(done, count)  # those that are left
-                taken, _ = self._training.run(
-                    self._x,
-                    self._target,
-                    self._classes,
-                    self._weight,
-                    order,
-                    self._first[steps],
-                    self._size[steps],
-                    None if rates is None else rates[steps],
-                    self._losses[steps],
-                    _SLICE_SECONDS,
-                    False,
-                )
-                done += taken
-        except KeyboardInterrupt:  # which comes before the number of steps is stored
-            done = int(np.count_nonzero(self._losses != _NOT_TAKEN))
-            raise
-        finally:
-            self._took(done)
+            run_chunk(
+                self._training,
+                self._samples,
+                chunk,
+                None if rates is None else rates[:count],
+                self._losses,
+                stop_at_nonfinite=False,
+            )
+        finally:  # Ctrl-C comes through between two steps
+            self._took(self._training.taken - before)
         if count < len(self._first):
             np.average([0.0], weights=[0.0])
         return self._losses @ self._share

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..engine import Draw, Samples
 from .losses import Loss
 from .networks import Network
@@ -36,17 +37,6 @@ def _values(name: str, values: Any, dtype: torch.dtype) -> Any:
     )
 
 
-def _check_classes(classes: Any, outputs: int, ignored: int) -> None:
-    """Classes must be below ``outputs``; the first that is not is named with its row."""
-    wrong = ((classes < 0) | (classes >= outputs)) & (classes != ignored)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(
-            f"fit: y must hold classes from 0 to {outputs - 1}, got {int(classes[row])} in row"
-            f" {row}"
-        )
-
-
 def _classes(y: Any, loss: Loss, outputs: int) -> Any:
     if isinstance(y, Tensor):
         y = y.detach().numpy() if y.dtype == torch.int64 else y
@@ -55,7 +45,7 @@ def _classes(y: Any, loss: Loss, outputs: int) -> Any:
         raise TypeError(f"fit: y must hold classes as int64 for this loss, got {got}")
     if y.ndim != 1:
         raise ValueError(f"fit: y must have shape (samples,) for this loss, got {tuple(y.shape)}")
-    _check_classes(y, outputs, loss.options["ignore_index"])
+    checks.check_classes("fit", y, outputs, loss.options["ignore_index"])
     return np.ascontiguousarray(y)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from .. import checks
 from ..engine import Batches, Chunk, Held, NonFiniteLoss, Samples, Source, Walk
 from . import losses as known_losses
 from .data import draw_from, samples_of
@@ -21,13 +22,6 @@ from .running import Run
 from .schedules import schedule_of
 
 Callback = Callable[[int, Tensor], Any]
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"fit: {name} must be an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"fit: {name} must be >= 1, got {value}")
 
 
 def _optimizer_of(
@@ -141,7 +135,7 @@ def fit(
         ("callback_every", callback_every),
     ):
         if value is not None:
-            _check_count(name, value)
+            checks.check_count("fit", name, value)
     if nan not in ("stop", "continue"):
         raise ValueError(f"fit: nan must be 'stop' or 'continue', got {nan!r}")
     if torch.is_autocast_enabled("cpu"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from ..engine import Chunk, Reals, Samples
+from ..engine import Chunk, Reals, Samples, Told
 from .losses import Loss
 from .networks import Network
 from .optimizers import Mover, Movers
@@ -129,16 +128,12 @@ class Run:
         samples: Samples,
         chunk: Chunk,
         rates: Reals | None,
-        told: Callable[[int, float], None],
+        told: Told,
     ) -> None:
-        """Takes the chunk's steps; ``told`` hears after each slice of time how many are done."""
         losses = np.empty(len(chunk.first))
         self._losses.append(losses)
         training = self._engine(int(chunk.size.max()))
-        for done in engine.run_chunk(
-            training, samples, chunk, rates, losses, self._stop_at_nonfinite
-        ):
-            told(done, float(losses[done - 1]))
+        engine.run_chunk(training, samples, chunk, rates, losses, self._stop_at_nonfinite, told)
 
     def read(self) -> None:
         """Takes over what others have written into parameters and states since."""

@@ -1,0 +1,169 @@
+"""What ends a run of ``fit``, and what it leaves behind; runs side by side, bits, the bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+
+from twolayer_kernels import fit
+
+from .training import (
+    assert_untouched,
+    loop,
+    make_pair,
+    make_task,
+    weights,
+)
+
+EXACT = 1e-9
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_before_its_step(value, threads):
+    task = make_task("mse_mean", samples=60, widths=(50, 100, 5))
+    task.x[35] = value
+    ours, plain = make_pair(task)
+    batches = [(task.x[:20], task.y[:20])]
+    wanted = loop(plain, torch.optim.SGD(plain.parameters(), lr=0.1), task.loss, batches)
+    torch.set_num_threads(threads)
+    with pytest.raises(FloatingPointError, match="step 1 is") as caught:
+        fit(ours, task.x, task.y, epochs=1, lr=0.1, loss="mse_mean", batch_size=20, shuffle=False)
+    torch.set_num_threads(2)
+    assert caught.value.step == 1
+    torch.testing.assert_close(caught.value.losses[:1], wanted, rtol=EXACT, atol=0)
+    assert len(caught.value.losses) == 2
+    assert not caught.value.losses[1].isfinite()
+    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=EXACT, atol=EXACT)
+
+
+def test_nan_continue_goes_on_as_the_loop_does():
+    task = make_task("mse_mean")
+    task.x[3, 2] = float("nan")
+    ours, plain = make_pair(task)
+    wanted = loop(
+        plain, torch.optim.SGD(plain.parameters(), lr=0.1), task.loss, [(task.x, task.y)] * 3
+    )
+    found = fit(ours, task.x, task.y, steps=3, lr=0.1, loss="mse_mean", nan="continue")
+    torch.testing.assert_close(found, wanted, equal_nan=True)
+    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, equal_nan=True)
+
+
+def test_ctrl_c_ends_it_soon_and_whole():
+    task = make_task("mse_mean", torch.float32, samples=64, widths=(100, 64, 5))
+    model, _ = make_pair(task)
+    sent = []
+
+    def interrupt():
+        time.sleep(0.4)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(model, task.x, task.y, steps=10_000_000, optimizer=optimizer, loss="mse_mean")
+    late = time.perf_counter() - sent[0]
+    sender.join()
+    assert late < 1  # 0.1 on an idle machine
+    taken = len(caught.value.losses)
+    assert optimizer.state[model.linear1.weight]["step"] == taken > 0
+    again, _ = make_pair(task)
+    fit(again, task.x, task.y, steps=taken, optimizer="adam", loss="mse_mean")
+    assert_untouched(again, weights(model))
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size"),
+    [({}, 8), ({"samples": 60, "widths": (50, 100, 5)}, 60)],
+    ids=["one-thread-each", "two-threads-each"],
+)
+def test_fits_side_by_side_have_the_bits_they_have_alone(size, batch_size):
+    tasks = [make_task("cross_entropy", torch.float32, seed=seed, **size) for seed in range(4)]
+
+    def run(task, model):
+        fit(
+            model,
+            task.x,
+            task.y,
+            epochs=60,
+            optimizer="adam",
+            loss="cross_entropy",
+            batch_size=batch_size,
+            generator=torch.Generator().manual_seed(1),
+        )
+        return weights(model)
+
+    # Made one after the other: all draw from torch's one generator.
+    models = [(make_pair(task)[0], make_pair(task)[0]) for task in tasks]
+    alone = [run(task, model) for task, (model, _) in zip(tasks, models, strict=True)]
+    together = [None] * len(tasks)
+
+    def keep(i):
+        together[i] = run(tasks[i], models[i][1])
+
+    threads = [threading.Thread(target=keep, args=(i,)) for i in range(len(tasks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    task = make_task("bce_with_logits", torch.float32, samples=300, widths=(40, 64, 8))
+    runs = []
+    for _ in range(3):
+        model, _ = make_pair(task)
+        torch.manual_seed(11)
+        runs.append(
+            fit(model, task.x, task.y, epochs=5, batch_size=64, loss="bce_with_logits", lr=0.1)
+        )
+    assert torch.equal(runs[0], runs[1])
+    assert torch.equal(runs[0], runs[2])
+
+
+def test_progress_shows_a_bar(capsys):
+    task = make_task("mse_mean")
+    fit(make_pair(task)[0], task.x, task.y, steps=30, lr=0.01, loss="mse_mean", progress=True)
+    assert "30/30" in capsys.readouterr().out
+
+
+def test_progress_without_rich_says_what_is_missing():
+    code = """
+import sys; sys.modules["rich"] = None
+import torch
+from twolayer_kernels import FusedTwoLayer, fit
+try:
+    fit(FusedTwoLayer(1, 1, 1), torch.ones(1, 1), torch.ones(1, 1), steps=1, progress=True)
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "twolayer_kernels[cli]" in done.stdout
+
+
+def test_the_first_call_in_a_process_is_quick():
+    code = """
+import sys, time, torch
+from twolayer_kernels import FusedTwoLayer, fit
+from twolayer_kernels import training
+model, x, y = FusedTwoLayer(16, 32, 4), torch.randn(8, 16), torch.randn(8, 4)
+start = time.perf_counter()
+fit(model, x, y, steps=1, lr=0.1)
+print(1e3 * (time.perf_counter() - start))
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1000  # milliseconds; 5 on an idle machine, see the benches
