@@ -29,7 +29,7 @@ ladder: $(VENV)/.ready
 test: lint
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests --ignore tests/ecosystem
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/interpreted
-	$(BIN)/python -m pytest tests/compiled
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/compiled
 
 SEQUENCES ?= 10000
 test-long: $(VENV)/.ready

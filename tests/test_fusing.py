@@ -279,6 +279,24 @@ def test_a_copy_is_fused_and_independent(clone, calls):
     assert isinstance(model[0], FusedFirst)
 
 
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_copy_leaves_out_a_layer_that_was_replaced(clone, place, calls):
+    """This one could not even be pickled: a parametrized module has a class of its own."""
+    model = sequential()
+    fuse(model)
+    nn.utils.parametrizations.weight_norm(model[place])
+    sizes = model[place].in_features, model[place].out_features
+    model[place] = nn.Linear(*sizes)
+    other = clone(model)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(other(x), model(x))
+    assert calls == []
+    assert unfuse(other) == 1
+    assert [type(module) for module in other] == [nn.Linear, nn.ReLU, nn.Linear]
+    torch.testing.assert_close(other(x), model(x))
+
+
 def test_a_weight_that_is_replaced_or_parametrized_later_is_used(calls):
     model = sequential()
     fuse(model)

@@ -16,6 +16,10 @@ from .transparency import is_observed, why_called
 DROPOUTS = (nn.Dropout,)
 
 
+class Replaced:
+    """In the place of a layer that a copied chain once had: nothing is ever this class."""
+
+
 class Chain:
     """The modules of one site, and whether their fused form may run now."""
 
@@ -30,6 +34,14 @@ class Chain:
         self.linear1: Any = parent._modules[names[0]]
         self.linear2: Any = parent._modules[names[2]]
         self.activation: Any = None  # comes into its place last
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles do without layers that others have replaced, as the plain model's do."""
+        state = dict(self.__dict__)
+        for own, name in zip(("linear1", "activation", "linear2"), self.names, strict=True):
+            if self.parent._modules.get(name) is not state[own]:
+                state[own] = Replaced
+        return state
 
     def runs_fused(self, asking: nn.Module) -> bool:
         """Nothing between the layers is to be seen or changed by anybody.

@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from .chains import DROPOUTS, Chain, FusedActivation, FusedFirst, FusedSecond
+from .chains import DROPOUTS, Chain, FusedActivation, FusedFirst, FusedSecond, Replaced
 from .transparency import is_observed
 
 # Modules whose forward runs these attributes in a row, with control flow that tracing cannot
@@ -316,6 +316,8 @@ def unfuse(model: nn.Module) -> int:
 def _unfuse_one(parent: nn.Module, name: str, stand_in: FusedActivation) -> None:
     chain, original = stand_in._chain, stand_in.original
     for linear in (chain.linear1, chain.linear2):
+        if linear is Replaced:
+            continue
         if parametrize.is_parametrized(linear):  # by a class made for this layer alone
             type(linear).__bases__ = (nn.Linear,)
             type(linear).__name__ = f"Parametrized{nn.Linear.__name__}"
