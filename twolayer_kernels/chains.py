@@ -36,7 +36,7 @@ class Chain:
         self.activation: Any = None  # comes into its place last
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles do without layers that others have replaced, as the plain model's do."""
+        """Copies and pickles do without layers that others replaced, as the plain model's do."""
         state = dict(self.__dict__)
         for own, name in zip(("linear1", "activation", "linear2"), self.names, strict=True):
             if self.parent._modules.get(name) is not state[own]:
