@@ -8,6 +8,7 @@ without instructions for it. The exit status is 1 where a goal is missed.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import random
 import sys
@@ -167,6 +168,18 @@ def show(rows: list[Row], slowest: int) -> bool:
     return reached
 
 
+def keep_memory() -> None:
+    """Has malloc keep what is freed.
+
+    A result's fresh pages cost more than its arithmetic (1.2 us for 4 KB on a virtual machine), and
+    which side gets fresh ones at every call hangs on what happens to lie at the end of the heap.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST = -1, -3, 32 << 20
+        assert libc.mallopt(M_TRIM_THRESHOLD, 1 << 30) and libc.mallopt(M_MMAP_THRESHOLD, MOST)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benches.sweep", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the shapes and dtypes")
@@ -175,10 +188,13 @@ def main() -> int:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the peers' own
+    keep_memory()
     torch.set_num_threads(machine.THREADS)
     peers: dict[str, Callable[..., Tensor]] = {"fused": fused, "eager": plain}
     if not arguments.no_compile:
-        # Sizes as variables: one compilation a dtype, not one a case.
+        # Sizes as variables: a few compilations a dtype, not one a case.
+        # The modes of autograd and every combination of sizes that are 1 are compiled apart.
+        torch._dynamo.config.recompile_limit = 1000
         peers["compile"] = torch.compile(plain, dynamic=True)
     rows = []
     for shape, dtype in draw(arguments.seed, arguments.count):
