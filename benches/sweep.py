@@ -177,7 +177,8 @@ def keep_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST = -1, -3, 32 << 20
-        assert libc.mallopt(M_TRIM_THRESHOLD, 1 << 30) and libc.mallopt(M_MMAP_THRESHOLD, MOST)
+        assert libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        assert libc.mallopt(M_MMAP_THRESHOLD, MOST)
 
 
 def main() -> int:
