@@ -86,6 +86,29 @@ def test_results_have_the_same_bits_for_any_thread_count(set_threads, batch, out
         assert_same_bits("a", linear_relu(x, w, backend="cpu"), expected)
 
 
+# Samples are dealt to threads whole where they are many beside the weights: in rows and in columns
+# of the activation, which is kept or not, in one chunk of the batch or several.
+@each_dtype
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(64, 40, 100, 30), Shape(100, 30, 64, 30), Shape(39, 22, 700, 2),
+        Shape(1111, 20, 30, 9), Shape(600, 3, 4100, 2),
+    ],
+    ids=size_id,
+)  # fmt: skip
+def test_dealt_samples_have_the_same_bits_for_any_thread_count(set_threads, shape, keep, dtype):
+    inputs = randoms(shape, dtype, seed=4).inputs
+    inputs["x"].requires_grad_(keep)
+    outputs = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        outputs.append(two_layer(**inputs, backend="cpu").detach())
+    for y in outputs[1:]:
+        assert_same_bits("y", y, outputs[0])
+
+
 @each_backend
 def test_calls_from_several_python_threads_at_once(backend):
     """Each with a shape and dtype of its own, again and again: they share no scratch memory."""
