@@ -42,6 +42,8 @@ template <class T>
 constexpr KernelsOf<T> kernels_of() {
   return {lanes<Sum<T>>,
           &matmul_block<T>,
+          &packed_bytes<T>,
+          &pack_operand<T>,
           &masked_copy<T>,
           &column_sums<T>,
           &fma_rounds<T>,

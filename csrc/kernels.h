@@ -19,6 +19,10 @@ struct KernelsOf {
   // row_sum and col_sum point to this thread's own sums, indexed as in the whole product.
   void (*matmul_block)(const Matmul<T>&, Range rows, Range cols, double* row_sum, double* col_sum);
 
+  // Bytes of an operand K x N packed whole, and the packing of it.
+  Index (*packed_bytes)(Index K, Index N);
+  void (*pack_operand)(Index K, Index N, const Operand<T>& b, void* to);
+
   // out = grad where !(a <= 0), else 0, and col_sum += its column sums (where not null).
   void (*masked_copy)(Index rows, Index cols, Matrix<const T> grad, Matrix<const T> a,
                       Matrix<T> out, double* col_sum);

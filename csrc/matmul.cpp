@@ -66,18 +66,22 @@ template <class T>
 void matmul(const Matmul<T>& problem, int threads) {
   const bool rows_adjacent = adjacent_along_rows(problem);
   // One column is dot products from the other side, where it would fill a lane of each vector.
-  if (problem.N == 1 && problem.M > 1 && problem.a.col_stride == 1 && problem.b.row_stride == 1 &&
-      adjacent_along_rows(transposed(problem))) {
+  if (problem.N == 1 && problem.M > 1 && !problem.packed_b && problem.a.col_stride == 1 &&
+      problem.b.row_stride == 1 && adjacent_along_rows(transposed(problem))) {
     return matmul(transposed(problem), threads);
   }
   if (!rows_adjacent && !adjacent_along_rows(transposed(problem))) {
     throw std::logic_error("C and mask of a product must be adjacent along the same side");
   }
+  if (!rows_adjacent && problem.packed_b)
+    throw std::logic_error("C is to have a unit column stride");
   if (!rows_adjacent) return matmul(transposed(problem), threads);
   const Matmul<T>& p = problem;
   if (p.M == 0 || p.N == 0) return;
   const KernelsOf<T>& kernel = kernels().of<T>();
-  const Grid grid = choose_grid(p.M, p.N, p.K, kernel.lanes, threads);
+  // The blocks of a packed operand are cut for all of its columns.
+  const Grid grid = p.packed_b ? Grid{std::min(p.M, useful_threads(p.M, p.N, p.K, threads)), 1}
+                               : choose_grid(p.M, p.N, p.K, kernel.lanes, threads);
   const Index count = grid.rows * grid.cols;
   if (count == 1) {
     return kernel.matmul_block(p, {0, p.M}, {0, p.N}, p.row_sum, p.col_sum);

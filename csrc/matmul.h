@@ -39,6 +39,29 @@ struct Matmul {
 
   // Where given, the sums go there and no epilogue runs; C is only what it makes of them.
   const SumsTaker<T>* taker = nullptr;
+
+  // B as a kernel's pack_operand() left it, in the place of `b`. C must have a unit column stride.
+  const void* packed_b = nullptr;
+};
+
+// An operand to be packed once for several products: B, K x N, its rows or columns picked out by
+// these numbers where they are given.
+template <class T>
+struct Operand {
+  Matrix<const T> values;
+  const std::int64_t* rows = nullptr;
+  const std::int64_t* cols = nullptr;
+
+  const T* at(Index k, Index n) const {
+    return values.data + (rows ? rows[k] : k) * values.row_stride +
+           (cols ? cols[n] : n) * values.col_stride;
+  }
+  Operand from(Index k, Index n) const {
+    Operand rest = *this;
+    rows ? void(rest.rows += k) : void(rest.values.data += k * values.row_stride);
+    cols ? void(rest.cols += n) : void(rest.values.data += n * values.col_stride);
+    return rest;
+  }
 };
 
 // The same product seen from the other side: C^T = B^T A^T.

@@ -38,6 +38,74 @@ bool needs_copy(const Matrix<const T>& a, Index K) {
   return a.row_stride == 1 && (a.col_stride * Index(sizeof(T))) % 4096 == 0 && a.col_stride != 0;
 }
 
+// Columns of B, or of C, that are packed and walked together; in whole vectors but for the last.
+template <class S>
+Index column_blocks(Index columns) {
+  return ceil_div(ceil_div(columns, lanes<S>), BLOCK_N<S> / lanes<S>);
+}
+
+template <class S>
+Range column_block(Index columns, Index index) {
+  const Range v = part(ceil_div(columns, lanes<S>), column_blocks<S>(columns), index);
+  const Index end = v.end * lanes<S>;
+  return {v.begin * lanes<S>, end < columns ? end : columns};
+}
+
+// Terms of the sums that are packed together, in whole packed elements but for the last.
+template <class T>
+Index depth_blocks(Index K) {
+  return K == 0 ? 1 : ceil_div(ceil_div(K, Packed<T>::group), BLOCK_K);
+}
+
+template <class T>
+Range depth_block(Index K, Index index) {
+  constexpr Index G = Packed<T>::group;
+  const Range depth = part(ceil_div(K, G), depth_blocks<T>(K), index);
+  return {depth.begin * G, depth.end * G < K ? depth.end * G : K};
+}
+
+// A block of B, K x columns, in panels as wide as a tile.
+template <class T>
+void pack_block(Index K, Index columns, const Operand<T>& b, typename Packed<T>::type* packed) {
+  constexpr int L = lanes<Sum<T>>;
+  const Index vectors = ceil_div(columns, L), panels = ceil_div(vectors, MAX_NV);
+  for (Index panel = 0; panel < panels; ++panel) {
+    const Range v = part(vectors, panels, panel);
+    const Index n = v.begin * L, width = v.size() * L, left = columns - n;
+    pack_panel<T>(K, left < width ? left : width, width, b.from(0, n),
+                  packed + n * ceil_div(K, Packed<T>::group));
+  }
+}
+
+// Where in an operand packed whole a block begins: the blocks of one range of columns stand
+// together.
+template <class T>
+Index packed_offset(Index K, Range cols, Index first_term) {
+  constexpr int L = lanes<Sum<T>>;
+  constexpr Index G = Packed<T>::group;
+  return cols.begin * ceil_div(K, G) + ceil_div(cols.size(), L) * L * (first_term / G);
+}
+
+template <class T>
+Index packed_bytes(Index K, Index N) {
+  constexpr int L = lanes<Sum<T>>;
+  return ceil_div(N, L) * L * ceil_div(K, Packed<T>::group) *
+         Index(sizeof(typename Packed<T>::type));
+}
+
+template <class T>
+void pack_operand(Index K, Index N, const Operand<T>& b, void* to) {
+  auto* packed = static_cast<typename Packed<T>::type*>(to);
+  for (Index i = 0; i < column_blocks<Sum<T>>(N); ++i) {
+    const Range cols = column_block<Sum<T>>(N, i);
+    for (Index j = 0; j < depth_blocks<T>(K); ++j) {
+      const Range depth = depth_block<T>(K, j);
+      pack_block<T>(depth.size(), cols.size(), b.from(depth.begin, cols.begin),
+                    packed + packed_offset<T>(K, cols, depth.begin));
+    }
+  }
+}
+
 template <class T>
 class BlockedMatmul {
   using S = Sum<T>;
@@ -51,12 +119,9 @@ class BlockedMatmul {
       : p(problem), row_sum(row_sum), col_sum(col_sum) {}
 
   void run(Range rows, Range cols) {
-    const Index vectors = ceil_div(cols.size(), L);
-    const Index blocks = ceil_div(vectors, BLOCK_N<S> / L);
-    for (Index block = 0; block < blocks; ++block) {
-      const Range v = part(vectors, blocks, block);
-      const Index end = cols.begin + v.end * L;
-      run_columns(rows, {cols.begin + v.begin * L, end < cols.end ? end : cols.end});
+    for (Index block = 0; block < column_blocks<S>(cols.size()); ++block) {
+      const Range c = column_block<S>(cols.size(), block);
+      run_columns(rows, {cols.begin + c.begin, cols.begin + c.end});
     }
   }
 
@@ -79,7 +144,7 @@ class BlockedMatmul {
     }
     // By the product's rows and not by this thread's: the two ways sum in other orders, and C is to
     // have the same bits for any number of threads.
-    if (p.M <= MAX_FEW_ROWS && p.a.col_stride == 1 && p.b.row_stride == 1) {
+    if (p.M <= MAX_FEW_ROWS && p.a.col_stride == 1 && p.b.row_stride == 1 && !p.packed_b) {
       run_few_rows(rows, cols);
       if (col_sum) flush_col_sum(cols);
       return;
@@ -112,14 +177,12 @@ class BlockedMatmul {
 
   // All of K for a block of C.
   void run_rows(Range rows, Range cols, bool waits) {
-    const Index groups = ceil_div(p.K, G);
-    const Index blocks = p.K == 0 ? 1 : ceil_div(groups, BLOCK_K);
+    const Index blocks = depth_blocks<T>(p.K);
     use_partial(rows, cols, waits);
     for (Index block = 0; block < blocks; ++block) {
       first_k_block = block == 0;
       last_k_block = block == blocks - 1;
-      const Range depth = part(groups, blocks, block);
-      run_depth(rows, cols, {depth.begin * G, last_k_block ? p.K : depth.end * G});
+      run_depth(rows, cols, depth_block<T>(p.K, block));
     }
   }
 
@@ -141,21 +204,14 @@ class BlockedMatmul {
   void run_depth(Range rows, Range cols, Range depth) {
     const Index K = depth.size();
     const Index groups = ceil_div(K, G);
-    const Index vectors = ceil_div(cols.size(), L);
-    const Index panels = ceil_div(vectors, MAX_NV);
     // The copy of A stands behind the block of B.
     const Index packed_size = BLOCK_K * BLOCK_N<S>;
-    P* packed = scratch<P>(3, packed_size + BLOCK_K * BLOCK_COPY_M);
-    const Matrix<const T> b = {p.b.data + depth.begin * p.b.row_stride, p.b.row_stride,
-                               p.b.col_stride};
-    for (Index panel = 0; panel < panels; ++panel) {
-      const Range v = part(vectors, panels, panel);
-      const Index n = cols.begin + v.begin * L;
-      const Index width = v.size() * L;
-      const Index left = cols.end - n;
-      pack_panel<T>(K, left < width ? left : width, width,
-                    {b.data + n * b.col_stride, b.row_stride, b.col_stride},
-                    packed + v.begin * L * groups);
+    P* const own = scratch<P>(3, packed_size + BLOCK_K * BLOCK_COPY_M);
+    const P* packed = own;
+    if (p.packed_b) {
+      packed = static_cast<const P*>(p.packed_b) + packed_offset<T>(p.K, cols, depth.begin);
+    } else {
+      pack_block<T>(K, cols.size(), Operand<T>{p.b}.from(depth.begin, cols.begin), own);
     }
     const Matrix<const T> a = {p.a.data + depth.begin * p.a.col_stride, p.a.row_stride,
                                p.a.col_stride};
@@ -166,7 +222,7 @@ class BlockedMatmul {
         const Range v = part(vectors, blocks, block);
         const Index end = rows.begin + v.end * L;
         const Range m = {rows.begin + v.begin * L, end < rows.end ? end : rows.end};
-        const auto copy = pack_rows<T>(m.size(), K, a.from_row(m.begin), packed + packed_size);
+        const auto copy = pack_rows<T>(m.size(), K, a.from_row(m.begin), own + packed_size);
         run_tiles(m, cols, groups, copy, packed);
       }
     } else if constexpr (sizeof(T) * G == sizeof(P)) {

@@ -45,31 +45,35 @@ inline std::uint32_t load_single(const bfloat16* p, Index stride, Index count) {
 // A panel of B (K x columns): packed rows of `width` elements, a multiple of the lanes, of which
 // those from `columns` on are zero.
 template <class T>
-void pack_panel(Index K, Index columns, Index width, Matrix<const T> b,
+void pack_panel(Index K, Index columns, Index width, const Operand<T>& b,
                 typename Packed<T>::type* panel) {
   using P = typename Packed<T>::type;
   constexpr int L = lanes<P>;
   constexpr Index G = Packed<T>::group;
-  if (b.col_stride == 1) {
+  constexpr Index AHEAD = 8;
+  if (b.values.col_stride == 1 && !b.cols) {
     for (Index k = 0; k < K; k += G, panel += width) {
-      const T* row = b.data + k * b.row_stride;
+      const T* row = b.at(k, 0);
+      const Index next_row = k + 1 < K ? b.at(k + 1, 0) - row : 0;
+      const T* ahead = b.at(k + AHEAD < K ? k + AHEAD : K - 1, 0);
       for (Index n = 0; n < width; n += L) {
         const Index left = columns - n;
-        __builtin_prefetch(row + n + 8 * b.row_stride);
-        store(panel + n, load_across(row + n, b.row_stride, K - k, int(left < L ? left : L)));
+        __builtin_prefetch(ahead + n);
+        store(panel + n, load_across(row + n, next_row, K - k, int(left < L ? left : L)));
       }
     }
     return;
   }
-  if (b.row_stride == 1) {  // each column of B is adjacent in memory: transpose squares
+  if (b.values.row_stride == 1 && !b.rows) {  // its columns are adjacent: transpose squares
     for (Index n = 0; n < width; n += L) {
+      const T* column[L];
+      for (int j = 0; j < L; ++j) column[j] = n + j < columns ? b.at(0, n + j) : nullptr;
       for (Index k = 0; k < K; k += L * G) {
         const int used = int(K - k < L * G ? K - k : L * G);
         Vec<P> square[L];
 #pragma GCC unroll 16
         for (int j = 0; j < L; ++j) {
-          square[j] =
-              n + j < columns ? load_along(b.data + (n + j) * b.col_stride + k, used) : Vec<P>{};
+          square[j] = n + j < columns ? load_along(column[j] + k, used) : Vec<P>{};
         }
         transpose<P>(square);
         P* target = panel + k / G * width + n;
@@ -84,9 +88,10 @@ void pack_panel(Index K, Index columns, Index width, Matrix<const T> b,
     return;
   }
   for (Index k = 0; k < K; k += G, panel += width) {
-    const T* row = b.data + k * b.row_stride;
     for (Index n = 0; n < width; ++n) {
-      panel[n] = n < columns ? load_single(row + n * b.col_stride, b.row_stride, K - k) : P(0);
+      const T* first = n < columns ? b.at(k, n) : nullptr;
+      const Index next_row = n < columns && k + 1 < K ? b.at(k + 1, n) - first : 0;
+      panel[n] = n < columns ? load_single(first, next_row, K - k) : P(0);
     }
   }
 }
@@ -101,7 +106,7 @@ Matrix<const typename Packed<T>::type> pack_rows(Index M, Index K, Matrix<const 
   constexpr Index G = Packed<T>::group;
   if (a.col_stride != 1) {
     const Index width = (M + L - 1) / L * L;
-    pack_panel<T>(K, M, width, a.transposed(), copy);
+    pack_panel<T>(K, M, width, Operand<T>{a.transposed()}, copy);
     return {copy, 1, width};
   }
   const Index depth = (K + G - 1) / G;

@@ -16,6 +16,8 @@ namespace twolayer {
 
 namespace {
 
+// A batch of up to this many bytes, packed in either direction, is packed once by each thread.
+constexpr Index OWN_BATCH_BYTES = 1 << 20;
 // Multiply-adds of a step below which a second thread costs more than it brings.
 constexpr Index WORK_PER_THREAD = 150000;
 
@@ -36,6 +38,14 @@ template <class T>
 Index padded(Index size, Index lanes) {
   const Index whole = std::max<Index>(1, ceil_div(size, lanes)) * lanes;
   return whole * Index(sizeof(T)) % 4096 == 0 ? whole + lanes : whole;
+}
+
+// Whether vectors along the samples do less work, of which nothing has to be packed in each step,
+// than vectors along the features, for which the weights are.
+bool along_own_batches(Index batch, Index features, Index lanes) {
+  constexpr Index PACK_COST = 12;  // lanes of multiply-adds that packing a weight is worth
+  const auto whole = [lanes](Index n) { return ceil_div(n, lanes) * lanes; };
+  return whole(batch) * features <= whole(features) * (batch + PACK_COST);
 }
 
 template <class Piece>
@@ -86,7 +96,12 @@ Training<T>::Training(const TrainingPlan<T>& given) : plan(given) {
   const Index lanes = kernel.lanes;
   const Index count = std::max<Index>(
       1, std::min({Index(plan.threads), work / WORK_PER_THREAD, ceil_div(hidden, lanes)}));
-  samples_along = features_first<T>(batch, ceil_div(hidden, count));
+  const bool w1_in_rows = plan.in_features <= 1 || plan.parameters[W1].values.col_stride == 1;
+  own_batches = w1_in_rows && kernel.packed_bytes(batch, plan.in_features) <= OWN_BATCH_BYTES &&
+                kernel.packed_bytes(plan.in_features, batch) <= OWN_BATCH_BYTES;
+  const Index features = ceil_div(hidden, count);
+  samples_along =
+      own_batches ? along_own_batches(batch, features, lanes) : features_first<T>(batch, features);
   // Vectors along a few outputs would be half empty.
   const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
   outputs_first =
@@ -134,12 +149,10 @@ void Training<T>::take_samples(const TrainingData<T>& data, const Steps& steps, 
   batch.has_weight = bool(data.weight);
   batch.has_classes = bool(data.classes);
   batch.weights.assign(slices.size(), 0);
-  if (steps.order) {
+  if (!own_batches && steps.order) {
     const Index stride = padded<T>(plan.in_features, kernels().of<T>().lanes);
     batch.x_rows.at_least(rows * stride * Index(sizeof(T)));
     batch.x = {batch.x_rows.template data<T>(), stride, 1};
-  } else {
-    batch.x = data.x.from_row(steps.first[step]);
   }
   const Index outputs =
       outputs_first ? plan.out_features * output_stride : rows * plan.out_features;
@@ -151,6 +164,54 @@ void Training<T>::take_samples(const TrainingData<T>& data, const Steps& steps, 
   if (data.weight) batch.weight.at_least(rows * Index(sizeof(S)));
 }
 
+// Copies rows of x to `to`; `numbers` null: the first ones.
+template <class T>
+void copy_rows(Matrix<const T> x, const std::int64_t* numbers, Index rows, Index cols,
+               Matrix<T> to) {
+  for (Index i = 0; i < rows; ++i) {
+    const T* from = x.data + numbers[i] * x.row_stride;
+    T* row = to.data + i * to.row_stride;
+    if (x.col_stride == 1) {
+      std::memcpy(row, from, std::size_t(cols) * sizeof(T));
+    } else {
+      for (Index c = 0; c < cols; ++c) row[c] = from[c * x.col_stride];
+    }
+  }
+}
+
+// The samples' features: all of them for a slice of its own, or one part for all slices.
+template <class T>
+void Training<T>::bring_in_x(const TrainingData<T>& data, const Steps& steps, Index step,
+                             Batch& batch, Index index) {
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  const Index in = plan.in_features, first = steps.first[step];
+  const std::int64_t* numbers = steps.order ? steps.order + first : nullptr;
+  Slice& slice = slices[index];
+  slice.x = numbers ? batch.x : data.x.from_row(first);
+  if (!own_batches) {
+    const Range rows = part(batch.rows, Index(slices.size()), index);
+    if (!numbers) return;
+    T* to = batch.x_rows.template data<T>() + rows.begin * batch.x.row_stride;
+    copy_rows(data.x, numbers + rows.begin, rows.size(), in, {to, batch.x.row_stride, 1});
+    return;
+  }
+  Operand<T> x = {numbers ? data.x : slice.x, numbers};
+  // Packing takes numbered rows only where these are adjacent, and a product only rows in a row.
+  if (numbers && (!samples_along || data.x.col_stride != 1)) {
+    const Index stride = padded<T>(in, kernel.lanes);
+    T* to = static_cast<T*>(slice.x_rows.at_least(batch.rows * stride * Index(sizeof(T))));
+    copy_rows(data.x, numbers, batch.rows, in, {to, stride, 1});
+    slice.x = {to, stride, 1};
+    x = {slice.x};
+  }
+  void* packed = slice.x_packed.at_least(kernel.packed_bytes(batch.rows, in));
+  kernel.pack_operand(batch.rows, in, x, packed);
+  if (!samples_along) return;
+  const Operand<T> transposed = {x.values.transposed(), nullptr, x.rows};
+  packed = slice.x_transposed_packed.at_least(kernel.packed_bytes(in, batch.rows));
+  kernel.pack_operand(in, batch.rows, transposed, packed);
+}
+
 // Copies one part of the batch's samples from wherever they are.
 template <class T>
 void Training<T>::bring_in(const TrainingData<T>& data, const Steps& steps, Index step,
@@ -160,17 +221,7 @@ void Training<T>::bring_in(const TrainingData<T>& data, const Steps& steps, Inde
   const Index first = steps.first[step] + rows.begin;
   const std::int64_t* numbers = steps.order ? steps.order + first : nullptr;
   const auto number = [&](Index i) { return numbers ? numbers[i] : first + i; };
-  if (numbers) {
-    T* to = batch.x_rows.template data<T>() + rows.begin * batch.x.row_stride;
-    for (Index i = 0; i < rows.size(); ++i, to += batch.x.row_stride) {
-      const T* from = data.x.data + numbers[i] * data.x.row_stride;
-      if (data.x.col_stride == 1) {
-        std::memcpy(to, from, std::size_t(plan.in_features) * sizeof(T));
-      } else {
-        for (Index c = 0; c < plan.in_features; ++c) to[c] = from[c * data.x.col_stride];
-      }
-    }
-  }
+  bring_in_x(data, steps, step, batch, index);
   if (data.weight) {
     const Matrix<const T> weights = {data.weight.data + (numbers ? 0 : first) * data.weight.stride,
                                      data.weight.stride, 1};
@@ -251,9 +302,13 @@ void Training<T>::forward(Slice& slice, const Batch& batch) {
   const Matrix<T> b1 = plan.parameters[B1].values;
   Matmul<T> p;
   p.M = batch.rows, p.N = f.size(), p.K = plan.in_features;
-  p.a = batch.x, p.b = Matrix<const T>(w1).transposed(), p.c = h;
+  p.a = slice.x, p.b = Matrix<const T>(w1).transposed(), p.c = h;
   if (b1) p.col_bias = {b1.data + f.begin, 1};
   p.relu = true;
+  if (samples_along && own_batches) {
+    p = transposed(p);
+    p.packed_b = slice.x_transposed_packed.template data<void>();
+  }
   matmul(p, 1);
   Matmul<T> q;
   q.M = batch.rows, q.N = plan.out_features, q.K = f.size();
@@ -354,7 +409,8 @@ void Training<T>::backward(Slice& slice, const Batch& batch) {
     const Update<T> update = update_of(W1, &slice.squares);
     Matmul<T> p;
     p.M = f.size(), p.N = plan.in_features, p.K = batch.rows;
-    p.a = Matrix<const T>(grad_h).transposed(), p.b = batch.x;
+    p.a = Matrix<const T>(grad_h).transposed(), p.b = slice.x;
+    if (own_batches) p.packed_b = slice.x_packed.template data<void>();
     p.c = parameters[W1].values.from_row(f.begin);
     p.taker = &update;
     matmul(p, 1);

@@ -87,14 +87,17 @@ class Training {
   struct Batch {
     Index rows = 0;
     bool has_weight = false, has_classes = false;
-    Matrix<const T> x;
+    Matrix<const T> x;  // where the slices share it
     ScratchBuffer x_rows, target, classes, weight;
     std::vector<double> weights;  // of the samples that each part brought in, in sum
   };
 
-  // The hidden features of one thread.
+  // The hidden features of one thread. Small batches are its own too, packed once for all steps on
+  // them: what another processor wrote is slow to read.
   struct Slice {
     Range features;
+    Matrix<const T> x;
+    ScratchBuffer x_rows, x_packed, x_transposed_packed;
     ScratchBuffer hidden, hidden_grad, outputs;
     std::vector<double> bias1_grad, bias2_grad;
     double loss = 0, squares = 0;
@@ -104,6 +107,8 @@ class Training {
   void take_samples(const TrainingData<T>& data, const Steps& steps, Index step, Batch& batch);
   void bring_in(const TrainingData<T>& data, const Steps& steps, Index step, Batch& batch,
                 Index part);
+  void bring_in_x(const TrainingData<T>& data, const Steps& steps, Index step, Batch& batch,
+                  Index part);
   void prepare(const Steps& steps, Index step);
   bool step(const TrainingData<T>& data, const Steps& steps, Index index, double* loss);
   void forward(Slice& slice, const Batch& batch);
@@ -116,6 +121,7 @@ class Training {
   const OptimizerKernel<T>* optimizer;
   const LossKernel<T>* loss_kernel;
   bool outputs_first, samples_along;  // the layouts of outputs and hidden features
+  bool own_batches;                   // whether each slice has the samples for itself, packed
   Index output_stride;
   std::vector<Slice> slices;
   Batch batches[2];
