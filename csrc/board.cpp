@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "processors.h"
+
 #if defined(__linux__)
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -48,6 +50,7 @@ void Board::lay_out(Index count, Work what, std::exception_ptr& where) {
   parts = count;
   units = std::min<Index>(count, WORDS * BITS);
   mode = FloatMode::current();
+  processor.store(current_processor(), std::memory_order_relaxed);
   error = &where;
   failed.store(false, std::memory_order_relaxed);
   done.store(0, std::memory_order_relaxed);
@@ -93,11 +96,17 @@ void Board::run(Index unit) {
 bool Board::serve(Index own) {
   const Index unit = claim(own);
   if (unit < 0) return false;
+  make_way();
   run(unit);
   done.fetch_add(1, std::memory_order_seq_cst);
   // The caller may have gone on by now: then this wakes it for nothing at most.
   if (caller_sleeps.load(std::memory_order_seq_cst)) wake(done);
   return true;
+}
+
+void Board::make_way() const {
+  const int here = current_processor();
+  if (here >= 0 && here == processor.load(std::memory_order_relaxed)) leave_processor(here);
 }
 
 void Board::finish() {

@@ -62,6 +62,9 @@ class alignas(64) Board {
 
   bool anything_left() const;
 
+  // Moves the calling thread away where the one that laid out is on the same processor.
+  void make_way() const;
+
   // Nanoseconds that finish() has waited for others.
   Index waited = 0;
 
@@ -79,6 +82,7 @@ class alignas(64) Board {
   Index parts = 0, units = 0;  // a unit is one part, or several neighbours where there are many
   FloatMode mode;
   std::exception_ptr* error = nullptr;
+  std::atomic<int> processor{-1};  // of the one that laid out
   std::atomic<bool> failed{false};
   alignas(64) std::atomic<std::uint64_t> left[WORDS] = {};
   alignas(64) std::atomic<int> done{0};  // units that others than the caller have run

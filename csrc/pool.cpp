@@ -18,6 +18,9 @@ constexpr int LOOPS_PER_LOOK = 32;     // at the clock
 
 struct alignas(64) Worker {
   std::atomic<int> sleeps{0};
+  std::atomic<int> processor{-1};  // where it fell asleep
+  std::atomic<int> thread{0};
+  KeptOff kept_off;
 };
 
 // Never destroyed: at exit, workers and daemon threads may still be in it.
@@ -66,16 +69,20 @@ bool anything_left() {
 }
 
 void fall_asleep(int index) {
-  std::atomic<int>& sleeps = pool.workers[index].sleeps;
+  Worker& worker = pool.workers[index];
+  std::atomic<int>& sleeps = worker.sleeps;
+  worker.processor.store(current_processor());
   pool.sleepers.fetch_add(1);
   sleeps.store(1);
   // Whoever lays out parts from here on sees that this worker sleeps.
   while (sleeps.load() == 1 && !(may_work(index) && anything_left())) sleep_while(sleeps, 1);
   sleeps.store(0);
   pool.sleepers.fetch_sub(1);
+  worker.kept_off.undo();
 }
 
 void work(int index) {
+  pool.workers[index].thread.store(KeptOff::calling_thread());
   Yielding yielding;
   int last = 0;
   Index idle_since = now();
@@ -87,6 +94,7 @@ void work(int index) {
     }
     pause();
     if (loop % LOOPS_PER_LOOK != 0) continue;
+    if (pool.taken.load(std::memory_order_relaxed) >> last & 1) pool.boards[last].make_way();
     yielding.between_parts();
     const bool steady = index <= pool.steady.load(std::memory_order_relaxed) && may_work(index);
     if (steady || now() - idle_since < SLEEP_AFTER) continue;
@@ -176,10 +184,13 @@ Lease::~Lease() {
 void Lease::call(Index parts) {
   if (pool.sleepers.load(std::memory_order_seq_cst) == 0) return;
   const Index wanted = std::min<Index>({parts - 1, room(), pool.count.load()});
+  const int here = current_processor();
   for (int index = 1; index <= wanted; ++index) {
-    std::atomic<int>& sleeps = pool.workers[index].sleeps;
+    Worker& worker = pool.workers[index];
+    std::atomic<int>& sleeps = worker.sleeps;
     if (sleeps.load() == 1 && sleeps.exchange(0) == 1) {
       pool.woken.fetch_add(1, std::memory_order_relaxed);
+      if (here >= 0) worker.kept_off.keep_off(worker.thread.load(), here);
       wake(sleeps);
     }
   }

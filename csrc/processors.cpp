@@ -1,7 +1,6 @@
 #include "processors.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -13,7 +12,8 @@
 #include <omp.h>
 #endif
 #if defined(__linux__)
-#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace twolayer {
@@ -107,6 +107,50 @@ int default_threads() {
   return told > 0 ? told : processors();
 #endif
 }
+
+#if defined(__linux__)
+
+namespace {
+
+// Takes a processor from a thread's; returns whether it had others, and what it had.
+bool narrow(int thread, int processor, cpu_set_t& before) {
+  if (sched_getaffinity(thread, sizeof before, &before) != 0) return false;
+  cpu_set_t others = before;
+  CPU_CLR(processor, &others);
+  return CPU_COUNT(&others) > 0 && sched_setaffinity(thread, sizeof others, &others) == 0;
+}
+
+}  // namespace
+
+int current_processor() { return sched_getcpu(); }
+
+void leave_processor(int processor) {
+  cpu_set_t before;
+  if (narrow(0, processor, before)) sched_setaffinity(0, sizeof before, &before);
+}
+
+int KeptOff::calling_thread() { return int(syscall(SYS_gettid)); }
+
+void KeptOff::keep_off(int thread, int processor) {
+  if (kept.load(std::memory_order_acquire)) return;
+  if (narrow(thread, processor, before)) kept.store(true, std::memory_order_release);
+}
+
+void KeptOff::undo() {
+  if (!kept.load(std::memory_order_acquire)) return;
+  sched_setaffinity(0, sizeof before, &before);
+  kept.store(false, std::memory_order_release);
+}
+
+#else
+
+int current_processor() { return -1; }
+void leave_processor(int) {}
+int KeptOff::calling_thread() { return 0; }
+void KeptOff::keep_off(int, int) {}
+void KeptOff::undo() {}
+
+#endif
 
 void forget_processors() { known.store(0, std::memory_order_relaxed); }
 

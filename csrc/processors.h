@@ -1,7 +1,12 @@
 // How many processors this process may use.
 #pragma once
 
+#include <atomic>
 #include <string>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace twolayer {
 
@@ -16,6 +21,30 @@ double processor_quota(const std::string& root, const std::string& own);
 // Threads for a caller that names no number: OMP_NUM_THREADS (or what was told to OpenMP since
 // then), else one per processor.
 int default_threads();
+
+// The processor that the calling thread runs on; -1 where that cannot be told.
+int current_processor();
+
+// Moves the calling thread to another of its processors, if it has one. The scheduler likes to put
+// a thread beside the one that woke it, on one processor while others are idle, and leaves them
+// there taking turns of milliseconds.
+void leave_processor(int processor);
+
+// The same for another thread, one that sleeps: it wakes up elsewhere.
+class KeptOff {
+ public:
+  static int calling_thread();
+  // Where an earlier call has not been undone yet, nothing happens.
+  void keep_off(int thread, int processor);
+  // To be called by that thread, awake: all of its processors are its own again.
+  void undo();
+
+ private:
+#if defined(__linux__)
+  cpu_set_t before;
+#endif
+  std::atomic<bool> kept{false};
+};
 
 // To be called in the child of a fork, which may get other limits.
 void forget_processors();

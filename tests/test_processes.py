@@ -233,6 +233,30 @@ def test_the_affinity_mask_counts():
     assert in_a_process(code) == ["1", "1"]
 
 
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/task") or _cpu.processors() < 2, reason="not on this system"
+)
+def test_a_thread_that_is_woken_elsewhere_keeps_all_of_its_processors():
+    """It is kept off the caller's processor for the moment of waking up, and leaves it otherwise."""
+    code = """if True:
+        import os, time, pathlib, numpy as np, twolayer_kernels.numpy as tk
+        from twolayer_kernels import _cpu
+        x, w1, w2 = (np.ones(size, np.float32) for size in ((256, 64), (256, 64), (64, 256)))
+        for _ in range(50):
+            time.sleep(0.001)  # it falls asleep
+            tk.two_layer(x, w1, w2)
+        time.sleep(0.01)
+        def told(task, name):
+            lines = (task / "status").read_text().splitlines()
+            return next(line.split()[1] for line in lines if line.startswith(name + ":"))
+        tasks = list(pathlib.Path("/proc/self/task").iterdir())
+        ours = {told(t, "Cpus_allowed_list") for t in tasks if told(t, "Name") == "twolayer"}
+        own = told(pathlib.Path("/proc/self/task") / str(os.getpid()), "Cpus_allowed_list")
+        print(ours == {own}, _cpu.times_woken() > 10)
+    """
+    assert in_a_process(code, TWOLAYER_THREADS="pool") == ["True", "True"]
+
+
 def test_what_openmp_is_told_counts_at_every_call():
     code = (
         "import twolayer_kernels.numpy as tk\n"

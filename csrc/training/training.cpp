@@ -120,8 +120,8 @@ Training<T>::Training(const TrainingPlan<T>& given) : plan(given) {
     slice.hidden.at_least(size * Index(sizeof(T)));
     slice.hidden_grad.at_least(size * Index(sizeof(T)));
     slice.outputs.at_least(outputs * Index(sizeof(S)));
-    slice.bias1_grad.resize(features);
-    slice.bias2_grad.resize(out);
+    slice.bias1_grad.at_least(features * Index(sizeof(double)));
+    slice.bias2_grad.at_least(out * Index(sizeof(double)));
     output_parts.push_back(slice.outputs.template data<S>());
   }
   for (const int which : {W1, W2}) {
@@ -342,8 +342,8 @@ void Training<T>::find_loss(Index index, const Batch& batch) {
   task.grad = output_grad.template data<T>();
   task.options = plan.loss_options;
   if (plan.parameters[B2].moves) {
-    std::fill(slice.bias2_grad.begin(), slice.bias2_grad.end(), 0.0);
-    task.bias_grad = slice.bias2_grad.data();
+    task.bias_grad = slice.bias2_grad.template data<double>();
+    std::fill_n(task.bias_grad, task.outputs, 0.0);
   }
   slice.loss = loss_kernel->run(task);
 }
@@ -388,12 +388,13 @@ void Training<T>::backward(Slice& slice, const Batch& batch) {
       outputs_first ? Matrix<const T>{dy, 1, output_stride} : Matrix<const T>{dy, output_stride, 1};
   slice.squares = 0;
   if (parameters[W1].moves || parameters[B1].moves) {  // before w2 moves
-    std::fill(slice.bias1_grad.begin(), slice.bias1_grad.end(), 0.0);
+    double* const bias1_grad = slice.bias1_grad.template data<double>();
+    std::fill_n(bias1_grad, f.size(), 0.0);
     Matmul<T> p;
     p.M = batch.rows, p.N = f.size(), p.K = plan.out_features;
     p.a = grad_y, p.b = w2, p.c = grad_h;
     p.mask = h;
-    if (parameters[B1].moves) p.col_sum = slice.bias1_grad.data();
+    if (parameters[B1].moves) p.col_sum = bias1_grad;
     matmul(p, 1);
   }
   if (parameters[W2].moves) {
@@ -404,7 +405,7 @@ void Training<T>::backward(Slice& slice, const Batch& batch) {
     p.taker = &update;
     matmul(p, 1);
   }
-  if (parameters[B1].moves) move_bias(B1, f, slice.bias1_grad.data());
+  if (parameters[B1].moves) move_bias(B1, f, slice.bias1_grad.template data<double>());
   if (parameters[W1].moves) {
     const Update<T> update = update_of(W1, &slice.squares);
     Matmul<T> p;
@@ -431,7 +432,8 @@ bool Training<T>::step(const TrainingData<T>& data, const Steps& steps, Index in
   if (plan.parameters[B2].moves) {
     for (Index i = 1; i < count; ++i) {
       for (Index j = 0; j < plan.out_features; ++j) {
-        slices[0].bias2_grad[j] += slices[i].bias2_grad[j];
+        slices[0].bias2_grad.template data<double>()[j] +=
+            slices[i].bias2_grad.template data<double>()[j];
       }
     }
   }
@@ -444,7 +446,7 @@ bool Training<T>::step(const TrainingData<T>& data, const Steps& steps, Index in
   on_threads(count, [&](Index i) {
     backward(slices[i], batch);
     if (i == 0 && plan.parameters[B2].moves) {
-      move_bias(B2, {0, plan.out_features}, slices[0].bias2_grad.data());
+      move_bias(B2, {0, plan.out_features}, slices[0].bias2_grad.template data<double>());
     }
     if (changes) bring_in(data, steps, index + 1, next, i);
   });

@@ -94,12 +94,12 @@ class Training {
 
   // The hidden features of one thread. Small batches are its own too, packed once for all steps on
   // them: what another processor wrote is slow to read.
-  struct Slice {
+  struct alignas(64) Slice {  // nothing that one writes shares a line with what another one reads
     Range features;
     Matrix<const T> x;
     ScratchBuffer x_rows, x_packed, x_transposed_packed;
     ScratchBuffer hidden, hidden_grad, outputs;
-    std::vector<double> bias1_grad, bias2_grad;
+    ScratchBuffer bias1_grad, bias2_grad;  // double
     double loss = 0, squares = 0;
   };
 
