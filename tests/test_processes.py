@@ -237,7 +237,7 @@ def test_the_affinity_mask_counts():
     not os.path.exists("/proc/self/task") or _cpu.processors() < 2, reason="not on this system"
 )
 def test_a_thread_that_is_woken_elsewhere_keeps_all_of_its_processors():
-    """It is kept off the caller's processor for the moment of waking up, and leaves it otherwise."""
+    """It is kept off its caller's processor for the moment of waking up."""
     code = """if True:
         import os, time, pathlib, numpy as np, twolayer_kernels.numpy as tk
         from twolayer_kernels import _cpu

@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from .. import _cpu
 from .choice import FUSED, OWN, Engine, against_arrays, against_parameters, summary, threads
-from .epochs import Epochs
+from .epochs import Epochs, in_kernels_order
 from .versions import (
     ACTIVATIONS,
     TAKES_SAMPLE_WEIGHT,
@@ -128,6 +128,8 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
             self._fit_by_own_code(against, super()._fit_stochastic, X, y, weight, rest)
             return
         self.engine_ = Engine(FUSED, summary(self))
+        if self.t_ == 0:  # weights that nobody else has seen yet
+            self.coefs_[:] = in_kernels_order(self.coefs_)
 
         early_stopping = self.early_stopping
         if early_stopping and incremental:
