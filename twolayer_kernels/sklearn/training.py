@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from .. import _cpu
 from .choice import FUSED, OWN, Engine, against_arrays, against_parameters, summary, threads
-from .epochs import Epochs, in_kernels_order
+from .epochs import Epochs
 from .versions import (
     ACTIVATIONS,
     TAKES_SAMPLE_WEIGHT,
@@ -128,8 +128,6 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
             self._fit_by_own_code(against, super()._fit_stochastic, X, y, weight, rest)
             return
         self.engine_ = Engine(FUSED, summary(self))
-        if self.t_ == 0:  # weights that nobody else has seen yet
-            self.coefs_[:] = in_kernels_order(self.coefs_)
 
         early_stopping = self.early_stopping
         if early_stopping and incremental:
@@ -168,9 +166,9 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
 
         in_turn = np.arange(n_samples)
         order: Any = in_turn if self.shuffle else None
+        epochs = Epochs(self, X, y, weight, batch_size, 1 if incremental else self.max_iter)
         try:
             self.n_iter_ = 0
-            epochs = Epochs(self, X, y, weight, batch_size)
             for _ in range(self.max_iter):
                 if self.shuffle:  # the last epoch's order again, as sklearn.utils.shuffle does
                     drawn = in_turn.copy()
@@ -184,6 +182,8 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
                 if self.verbose:
                     print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
 
+                if early_stopping:
+                    epochs.hand_back()
                 self._update_no_improvement_count(early_stopping, *held_out)
                 self._optimizer.iteration_ends(self.t_)
 
@@ -210,6 +210,8 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
                     )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
+        finally:
+            epochs.hand_back()
 
         if early_stopping:
             self.coefs_ = self._best_coefs
