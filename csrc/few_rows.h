@@ -3,7 +3,6 @@
 //
 // Included only by the kernels_*.cpp files, inside their namespace.
 
-constexpr Index MAX_FEW_ROWS = 4;
 template <class S>
 constexpr int DOT_COLUMNS = lanes<S> < 4 ? lanes<S> : 4;  // with 4 rows, 16 sums in registers
 

@@ -14,6 +14,7 @@ namespace {
 
 // Multiply-adds that one thread finishes in about the time that waking a second one takes.
 constexpr Index WORK_PER_THREAD = 100000;
+constexpr Index FEW_TERMS = 4, CACHED_ELEMENTS = 1 << 20;
 // Packing an element of B costs about as much as this many lanes of multiply-adds.
 constexpr Index PACK_COST = 12;
 
@@ -22,6 +23,8 @@ Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 }  // namespace
 
 Index useful_threads(Index M, Index N, Index K, Index threads) {
+  // Little but stores, of which one thread does as many, and the next product of its own.
+  if (K < FEW_TERMS && M * N < CACHED_ELEMENTS) return 1;
   return std::max<Index>(1, std::min(threads, M * N * K / WORK_PER_THREAD));
 }
 

@@ -77,6 +77,9 @@ Matmul<T> transposed(const Matmul<T>& p) {
   return t;
 }
 
+// Products with up to this many rows are dot products along K where A and B are adjacent along it.
+constexpr Index MAX_FEW_ROWS = 4;
+
 // Threads, of at most `threads`, that a product of this size is worth.
 Index useful_threads(Index M, Index N, Index K, Index threads);
 

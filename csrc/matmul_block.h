@@ -106,6 +106,28 @@ void pack_operand(Index K, Index N, const Operand<T>& b, void* to) {
   }
 }
 
+// One term to each sum, stored as it is: a gradient of weights for one sample.
+template <class T>
+bool is_outer_product(const Matmul<T>& p) {
+  const bool plain = !p.row_bias && !p.col_bias && !p.relu && !p.mask && !p.row_sum && !p.col_sum;
+  return p.K == 1 && plain && !p.resume && !p.suspend && !p.taker && !p.packed_b &&
+         p.b.col_stride == 1;
+}
+
+template <class T>
+void outer_product(const Matmul<T>& p, Range rows, Range cols) {
+  using S = Sum<T>;
+  constexpr int L = lanes<S>;
+  for (Index m = rows.begin; m < rows.end; ++m) {
+    const S a = widen_one(p.a.data + m * p.a.row_stride);
+    T* const c = p.c.data + m * p.c.row_stride;
+    for (Index n = cols.begin; n < cols.end; n += L) {
+      const int used = int(cols.end - n < L ? cols.end - n : L);
+      narrow(c + n, Vec<S>{} + a * widen(p.b.data + n, used), used);  // 0 + -0 is 0
+    }
+  }
+}
+
 template <class T>
 class BlockedMatmul {
   using S = Sum<T>;
@@ -328,5 +350,6 @@ class BlockedMatmul {
 template <class T>
 void matmul_block(const Matmul<T>& problem, Range rows, Range cols, double* row_sum,
                   double* col_sum) {
+  if (is_outer_product(problem)) return outer_product(problem, rows, cols);
   BlockedMatmul<T>(problem, row_sum, col_sum).run(rows, cols);
 }

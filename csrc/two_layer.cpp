@@ -171,6 +171,7 @@ bool features_first(Index batch, Index hidden_features) {
   // better: the later products find their operands in the order in which they read them (4% over
   // the whole of 512 x 1024 x 4096 x 1024).
   constexpr Index PACK_COST = 12;
+  if (batch <= MAX_FEW_ROWS) return false;
   const Index lanes = kernels().of<T>().lanes;
   const auto whole = [lanes](Index n) { return (n + lanes - 1) / lanes * lanes; };
   const Index batch_along = whole(batch) * (hidden_features + PACK_COST);
