@@ -4,6 +4,8 @@
 // Included only by the kernels_*.cpp files, inside their namespace.
 
 template <class S>
+constexpr Index FEW_ROWS_TERMS = 2 * lanes<S>;
+template <class S>
 constexpr int DOT_COLUMNS = lanes<S> < 4 ? lanes<S> : 4;  // with 4 rows, 16 sums in registers
 
 // sums[i][first + j] = dot product of row i of A and column first + j of B, both adjacent along K.

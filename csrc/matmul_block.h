@@ -166,7 +166,8 @@ class BlockedMatmul {
     }
     // By the product's rows and not by this thread's: the two ways sum in other orders, and C is to
     // have the same bits for any number of threads.
-    if (p.M <= MAX_FEW_ROWS && p.a.col_stride == 1 && p.b.row_stride == 1 && !p.packed_b) {
+    if (p.M <= MAX_FEW_ROWS && p.K >= FEW_ROWS_TERMS<S> && p.a.col_stride == 1 &&
+        p.b.row_stride == 1 && !p.packed_b) {
       run_few_rows(rows, cols);
       if (col_sum) flush_col_sum(cols);
       return;
