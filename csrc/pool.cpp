@@ -18,7 +18,6 @@ constexpr int LOOPS_PER_LOOK = 32;     // at the clock
 
 struct alignas(64) Worker {
   std::atomic<int> sleeps{0};
-  std::atomic<int> processor{-1};  // where it fell asleep
   std::atomic<int> thread{0};
   KeptOff kept_off;
 };
@@ -71,7 +70,6 @@ bool anything_left() {
 void fall_asleep(int index) {
   Worker& worker = pool.workers[index];
   std::atomic<int>& sleeps = worker.sleeps;
-  worker.processor.store(current_processor());
   pool.sleepers.fetch_add(1);
   sleeps.store(1);
   // Whoever lays out parts from here on sees that this worker sleeps.

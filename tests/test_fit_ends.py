@@ -85,7 +85,7 @@ def test_ctrl_c_ends_it_soon_and_whole():
 
 @pytest.mark.parametrize(
     ("size", "batch_size"),
-    [({}, 8), ({"samples": 60, "widths": (50, 100, 5)}, 60)],
+    [({}, 8), ({"samples": 60, "widths": (120, 100, 5)}, 60)],
     ids=["one-thread-each", "two-threads-each"],
 )
 def test_fits_side_by_side_have_the_bits_they_have_alone(size, batch_size):

@@ -102,6 +102,7 @@ SHAPES = [
     (129, 65, 200, 2),
     (600, 12, 24, 4),
     (520, 9, 130, 130),
+    (3000, 50, 17, 3),  # more than a thread packs for itself
 ]
 
 
@@ -123,6 +124,24 @@ def test_shapes_and_threads(shape, loss, threads):
         found = fit(ours, task.x, task.y, steps=8, optimizer="adam", loss=task.loss, **options)
     finally:
         torch.set_num_threads(before)
+    assert relative(found, wanted) < EXACT
+    assert distance(ours, plain) < EXACT
+
+
+@pytest.mark.parametrize("by_columns", [False, True], ids=["rows", "columns"])
+@pytest.mark.parametrize("batch_size", [80, 200])
+@pytest.mark.parametrize("widths", [(60, 100, 6), (700, 40, 2), (20, 500, 1), (1500, 33, 5)])
+def test_mini_batches_on_two_threads(widths, batch_size, by_columns):
+    """Small enough that each thread packs them for itself, and larger ones."""
+    task = make_task("mse_mean", samples=450, widths=widths)
+    if by_columns:
+        task = task._replace(x=task.x.T.contiguous().T)
+    ours, plain = make_pair(task)
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    batches = shuffled(task, 3, batch_size, generators[0])
+    wanted = loop(plain, torch.optim.Adam(plain.parameters()), task.loss, batches)
+    options = {"optimizer": "adam", "batch_size": batch_size, "generator": generators[1]}
+    found = fit(ours, task.x, task.y, epochs=3, loss=task.loss, **options)
     assert relative(found, wanted) < EXACT
     assert distance(ours, plain) < EXACT
 
