@@ -19,8 +19,9 @@ namespace {
 // A batch of up to this many bytes, packed in either direction, is packed once by each thread.
 constexpr Index OWN_BATCH_BYTES = 1 << 20;
 // Multiply-adds of a step below which a second thread costs more than it may bring: three meetings
-// of the threads, of 2 to 10 us in all, by where the processors are.
-constexpr Index WORK_PER_THREAD = 500000;
+// of the threads, of 2 to 10 us in all, by where the processors are. It cannot be found out during
+// a run, whose bits depend on the number of slices.
+constexpr Index WORK_PER_THREAD = 300000;
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
