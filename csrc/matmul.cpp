@@ -14,6 +14,7 @@ namespace {
 
 // Multiply-adds that one thread finishes in about the time that waking a second one takes.
 constexpr Index WORK_PER_THREAD = 100000;
+// Sums of fewer terms are little but stores: one thread does as many, up to so many elements.
 constexpr Index FEW_TERMS = 4, CACHED_ELEMENTS = 1 << 20;
 // Packing an element of B costs about as much as this many lanes of multiply-adds.
 constexpr Index PACK_COST = 12;
@@ -23,7 +24,6 @@ Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 }  // namespace
 
 Index useful_threads(Index M, Index N, Index K, Index threads) {
-  // Little but stores, of which one thread does as many, and the next product of its own.
   if (K < FEW_TERMS && M * N < CACHED_ELEMENTS) return 1;
   return std::max<Index>(1, std::min(threads, M * N * K / WORK_PER_THREAD));
 }
@@ -76,8 +76,9 @@ void matmul(const Matmul<T>& problem, int threads) {
   if (!rows_adjacent && !adjacent_along_rows(transposed(problem))) {
     throw std::logic_error("C and mask of a product must be adjacent along the same side");
   }
-  if (!rows_adjacent && problem.packed_b)
-    throw std::logic_error("C is to have a unit column stride");
+  if (!rows_adjacent && problem.packed_b) {
+    throw std::logic_error("C must have a unit column stride where B is packed");
+  }
   if (!rows_adjacent) return matmul(transposed(problem), threads);
   const Matmul<T>& p = problem;
   if (p.M == 0 || p.N == 0) return;

@@ -58,8 +58,16 @@ struct Operand {
   }
   Operand from(Index k, Index n) const {
     Operand rest = *this;
-    rows ? void(rest.rows += k) : void(rest.values.data += k * values.row_stride);
-    cols ? void(rest.cols += n) : void(rest.values.data += n * values.col_stride);
+    if (rows) {
+      rest.rows += k;
+    } else {
+      rest.values.data += k * values.row_stride;
+    }
+    if (cols) {
+      rest.cols += n;
+    } else {
+      rest.values.data += n * values.col_stride;
+    }
     return rest;
   }
 };

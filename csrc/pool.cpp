@@ -144,7 +144,10 @@ void after_fork() {
   in_child.store(true);
   forget_processors();
   for (Board& board : pool.boards) board.clear();
-  for (Worker& worker : pool.workers) worker.sleeps.store(0);
+  for (Worker& worker : pool.workers) {
+    worker.sleeps.store(0);
+    worker.kept_off.forget();
+  }
   pool.taken.store(0);
   pool.strangers.store(0);
   pool.steady.store(0);

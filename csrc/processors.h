@@ -38,6 +38,8 @@ class KeptOff {
   void keep_off(int thread, int processor);
   // To be called by that thread, awake: all of its processors are its own again.
   void undo();
+  // In the child of a fork: there is no such thread any more.
+  void forget() { kept.store(false, std::memory_order_relaxed); }
 
  private:
 #if defined(__linux__)

@@ -171,7 +171,7 @@ bool features_first(Index batch, Index hidden_features) {
   // better: the later products find their operands in the order in which they read them (4% over
   // the whole of 512 x 1024 x 4096 x 1024).
   constexpr Index PACK_COST = 12;
-  if (batch <= MAX_FEW_ROWS) return false;
+  if (batch <= MAX_FEW_ROWS) return false;  // dot products, for which nothing is packed
   const Index lanes = kernels().of<T>().lanes;
   const auto whole = [lanes](Index n) { return (n + lanes - 1) / lanes * lanes; };
   const Index batch_along = whole(batch) * (hidden_features + PACK_COST);
@@ -219,8 +219,8 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
   const Index in = f.shape.in_features, hidden = f.shape.hidden_features;
   const Index out = f.shape.out_features;
   const Index chunk = f.a ? f.shape.batch : chunk_rows(f.shape.batch, hidden, sizeof(T));
+  const TrimScratch trim;
   const auto compute = [&](Index first, Index rows, bool samples_along, Index count) {
-    const TrimScratch trim;
     const Matrix<T> a =
         f.a ? f.a.from_row(first) : hidden_scratch<T>(0, rows, hidden, samples_along);
     linear(rows, in, hidden, f.x.from_row(first), f.w1, f.b1, true, a, int(count));
@@ -239,6 +239,7 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
         continue;
       }
       on_threads(deal.threads, [&](Index i) {
+        const TrimScratch of_this_thread;
         const Range own = deal.part(rows, i);
         compute(row + own.begin, own.size(), samples_along, 1);
       });

@@ -141,7 +141,12 @@ def test_mini_batches_on_two_threads(widths, batch_size, by_columns):
     batches = shuffled(task, 3, batch_size, generators[0])
     wanted = loop(plain, torch.optim.Adam(plain.parameters()), task.loss, batches)
     options = {"optimizer": "adam", "batch_size": batch_size, "generator": generators[1]}
-    found = fit(ours, task.x, task.y, epochs=3, loss=task.loss, **options)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = fit(ours, task.x, task.y, epochs=3, loss=task.loss, **options)
+    finally:
+        torch.set_num_threads(before)
     assert relative(found, wanted) < EXACT
     assert distance(ours, plain) < EXACT
 
