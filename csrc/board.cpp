@@ -46,11 +46,12 @@ void Yielding::between_parts() {
 }
 
 void Board::lay_out(Index count, Work what, std::exception_ptr& where) {
-  work = what;
-  parts = count;
-  units = std::min<Index>(count, WORDS * BITS);
-  mode = FloatMode::current();
-  processor.store(current_processor(), std::memory_order_relaxed);
+  const Index units = std::min<Index>(count, WORDS * BITS);
+  notice.work = what;
+  notice.parts = std::int32_t(count);
+  notice.units = std::int32_t(units);
+  notice.mode = FloatMode::current();
+  notice.processor.store(current_processor(), std::memory_order_relaxed);
   error = &where;
   failed.store(false, std::memory_order_relaxed);
   done.store(0, std::memory_order_relaxed);
@@ -60,7 +61,7 @@ void Board::lay_out(Index count, Work what, std::exception_ptr& where) {
     const std::uint64_t bits = here == BITS ? ~std::uint64_t(0) : (std::uint64_t(1) << here) - 1;
     // Sequentially consistent: a worker that falls asleep looks here after saying so, and the
     // caller asks who sleeps after this.
-    left[word].store(bits, std::memory_order_seq_cst);
+    notice.left[word].store(bits, std::memory_order_seq_cst);
   }
 }
 
@@ -68,12 +69,12 @@ Index Board::claim(Index own) {
   for (int i = 0; i < WORDS; ++i) {
     const int word = int(own / BITS + i) % WORDS;
     const int first = i == 0 ? int(own % BITS) : 0;
-    std::uint64_t bits = left[word].load(std::memory_order_relaxed);
+    std::uint64_t bits = notice.left[word].load(std::memory_order_relaxed);
     while (bits != 0) {
       const std::uint64_t from_first = bits >> first << first;
       const int bit = __builtin_ctzll(from_first != 0 ? from_first : bits);
       const std::uint64_t mask = std::uint64_t(1) << bit;
-      bits = left[word].fetch_and(~mask, std::memory_order_acquire);
+      bits = notice.left[word].fetch_and(~mask, std::memory_order_acquire);
       if (bits & mask) return word * BITS + bit;
     }
   }
@@ -82,7 +83,9 @@ Index Board::claim(Index own) {
 
 void Board::run(Index unit) {
   inside = true;
-  mode.enter();
+  notice.mode.enter();
+  const Work work = notice.work;
+  const Index parts = notice.parts, units = notice.units;
   for (Index part = parts * unit / units; part < parts * (unit + 1) / units; ++part) {
     try {
       work.call(work.fn, part);
@@ -106,13 +109,13 @@ bool Board::serve(Index own) {
 
 void Board::make_way() const {
   const int here = current_processor();
-  if (here >= 0 && here == processor.load(std::memory_order_relaxed)) leave_processor(here);
+  if (here >= 0 && here == notice.processor.load(std::memory_order_relaxed)) leave_processor(here);
 }
 
 void Board::finish() {
   int mine = 0;
   for (Index unit; (unit = claim(0)) >= 0; ++mine) run(unit);
-  wait_for(int(units) - mine);
+  wait_for(notice.units - mine);
 }
 
 void Board::wait_for(int count) {
@@ -126,15 +129,16 @@ void Board::wait_for(int count) {
     if (seen != count) sleep_while(done, seen);
     caller_sleeps.store(false, std::memory_order_relaxed);
   }
-  waited += now() - start;
+  waited_ += now() - start;
 }
 
 bool Board::anything_left() const {
-  return std::any_of(left, left + WORDS, [](const auto& word) { return word.load() != 0; });
+  return std::any_of(notice.left, notice.left + WORDS,
+                     [](const auto& word) { return word.load() != 0; });
 }
 
 void Board::clear() {
-  for (auto& word : left) word.store(0);
+  for (auto& word : notice.left) word.store(0);
 }
 
 }  // namespace twolayer

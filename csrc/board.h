@@ -65,11 +65,11 @@ class alignas(64) Board {
   // Moves the calling thread away where the one that laid out is on the same processor.
   void make_way() const;
 
-  // Nanoseconds that finish() has waited for others.
-  Index waited = 0;
-
   // No parts, as in the beginning: for the child of a fork.
   void clear();
+
+  // Nanoseconds that finish() has waited for others.
+  Index waited() const { return waited_; }
 
  private:
   static constexpr int WORDS = 4, BITS = 64;
@@ -78,15 +78,21 @@ class alignas(64) Board {
   void run(Index unit);
   void wait_for(int count);
 
-  Work work;
-  Index parts = 0, units = 0;  // a unit is one part, or several neighbours where there are many
-  FloatMode mode;
-  std::exception_ptr* error = nullptr;
-  std::atomic<int> processor{-1};  // of the one that laid out
-  std::atomic<bool> failed{false};
-  alignas(64) std::atomic<std::uint64_t> left[WORDS] = {};
+  // What a thread reads to find and begin a part, in one line: it takes long to read what another
+  // processor has written, up to 400 ns each.
+  struct alignas(64) Notice {
+    std::atomic<std::uint64_t> left[WORDS] = {};
+    Work work;
+    std::int32_t parts = 0, units = 0;  // a unit is one part, or several neighbours of many
+    FloatMode mode;
+    std::atomic<std::int32_t> processor{-1};  // of the one that laid out
+  } notice;
+  static_assert(sizeof(Notice) == 64);
   alignas(64) std::atomic<int> done{0};  // units that others than the caller have run
   std::atomic<bool> caller_sleeps{false};
+  alignas(64) std::exception_ptr* error = nullptr;
+  std::atomic<bool> failed{false};
+  Index waited_ = 0;
 };
 
 // Whether the calling thread is inside a part.

@@ -15,9 +15,11 @@ class FloatMode {
   static FloatMode current() {
     FloatMode mode;
 #if defined(__x86_64__)
-    mode.bits = _mm_getcsr() & ~std::uint64_t(0x3f);  // without the exceptions seen so far
+    mode.bits = _mm_getcsr() & ~0x3fu;  // without the exceptions seen so far
 #elif defined(__aarch64__)
-    asm volatile("mrs %0, fpcr" : "=r"(mode.bits));
+    std::uint64_t fpcr;
+    asm volatile("mrs %0, fpcr" : "=r"(fpcr));
+    mode.bits = std::uint32_t(fpcr);
 #endif
     return mode;
   }
@@ -26,14 +28,14 @@ class FloatMode {
   void enter() const {
     if (bits == current().bits) return;  // changing it is dear, reading it is not
 #if defined(__x86_64__)
-    _mm_setcsr(unsigned(bits));
+    _mm_setcsr(bits);
 #elif defined(__aarch64__)
-    asm volatile("msr fpcr, %0" : : "r"(bits));
+    asm volatile("msr fpcr, %0" : : "r"(std::uint64_t(bits)));
 #endif
   }
 
  private:
-  std::uint64_t bits = 0;
+  std::uint32_t bits = 0;
 };
 
 }  // namespace twolayer

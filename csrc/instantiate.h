@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "kernels.h"
+#include "parts.h"
 #include "scratch.h"
 
 namespace twolayer {

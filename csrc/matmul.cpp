@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "parts.h"
 #include "threads.h"
 
 namespace twolayer {
@@ -18,8 +19,6 @@ constexpr Index WORK_PER_THREAD = 100000;
 constexpr Index FEW_TERMS = 4, CACHED_ELEMENTS = 1 << 20;
 // Packing an element of B costs about as much as this many lanes of multiply-adds.
 constexpr Index PACK_COST = 12;
-
-Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 }  // namespace
 
@@ -51,10 +50,6 @@ Grid choose_grid(Index M, Index N, Index K, Index lanes, int threads) {
     }
   }
   return best;
-}
-
-Range part(Index size, Index count, Index index) {
-  return {size * index / count, size * (index + 1) / count};
 }
 
 // A dimension of size 1 has no stride to speak of.
@@ -94,13 +89,10 @@ void matmul(const Matmul<T>& problem, int threads) {
   // copy per part and are added in the order of the parts.
   std::vector<double> row_sums(p.row_sum ? p.M * grid.cols : 0);
   std::vector<double> col_sums(p.col_sum ? p.N * grid.rows : 0);
-  const Index vectors = ceil_div(p.N, kernel.lanes);
   on_threads(count, [&](Index index) {
     const Index row = index / grid.cols, col = index % grid.cols;
     const Range rows = part(p.M, grid.rows, row);
-    const Range v = part(vectors, grid.cols, col);
-    const Index end = v.end * kernel.lanes;
-    const Range cols = {v.begin * kernel.lanes, end < p.N ? end : p.N};
+    const Range cols = vector_part(p.N, kernel.lanes, grid.cols, col);
     if (rows.size() <= 0 || cols.size() <= 0) return;
     kernel.matmul_block(p, rows, cols, p.row_sum ? row_sums.data() + col * p.M : nullptr,
                         p.col_sum ? col_sums.data() + row * p.N : nullptr);

@@ -14,8 +14,6 @@ constexpr Index BLOCK_PARTIAL_M = 240;
 // Tiles added into a column sum in float before they are added to the double behind it.
 constexpr int COL_SUM_TILES = 16;
 
-inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-
 // Memory that a thread keeps between calls. Its size has a bound, see the sums of the blocks.
 inline ScratchBuffer& scratch_buffer(int which) {
   static thread_local ScratchBuffer buffers[4];
@@ -46,9 +44,7 @@ Index column_blocks(Index columns) {
 
 template <class S>
 Range column_block(Index columns, Index index) {
-  const Range v = part(ceil_div(columns, lanes<S>), column_blocks<S>(columns), index);
-  const Index end = v.end * lanes<S>;
-  return {v.begin * lanes<S>, end < columns ? end : columns};
+  return vector_part(columns, lanes<S>, column_blocks<S>(columns), index);
 }
 
 // Terms of the sums that are packed together, in whole packed elements but for the last.
@@ -239,12 +235,10 @@ class BlockedMatmul {
     const Matrix<const T> a = {p.a.data + depth.begin * p.a.col_stride, p.a.row_stride,
                                p.a.col_stride};
     if (needs_copy(p.a, K)) {
-      const Index vectors = ceil_div(rows.size(), L);
-      const Index blocks = ceil_div(vectors, BLOCK_COPY_M / L);
+      const Index blocks = ceil_div(ceil_div(rows.size(), L), BLOCK_COPY_M / L);
       for (Index block = 0; block < blocks; ++block) {
-        const Range v = part(vectors, blocks, block);
-        const Index end = rows.begin + v.end * L;
-        const Range m = {rows.begin + v.begin * L, end < rows.end ? end : rows.end};
+        const Range part = vector_part(rows.size(), L, blocks, block);
+        const Range m = {rows.begin + part.begin, rows.begin + part.end};
         const auto copy = pack_rows<T>(m.size(), K, a.from_row(m.begin), own + packed_size);
         run_tiles(m, cols, groups, copy, packed);
       }

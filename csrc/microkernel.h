@@ -9,13 +9,6 @@ constexpr int MAX_MR = 6, MAX_NV = 4;  // 24 of 32 registers
 constexpr int MAX_MR = 6, MAX_NV = 2;  // 12 of 16 registers
 #endif
 
-// Part `index` of `count` nearly equal parts of [0, size).
-inline Range part(Index size, Index count, Index index) {
-  const Index base = size / count, extra = size % count;
-  const Index begin = index * base + (index < extra ? index : extra);
-  return {begin, begin + base + (index < extra)};
-}
-
 // Where a tile's sums go. Pointers are at the tile's first element; columns are adjacent.
 template <class T>
 struct TileStore {
@@ -130,7 +123,7 @@ void tile(Index K, const typename Packed<T>::type* a, Index a_row, Index a_col,
   using S = Sum<T>;
   using P = typename Packed<T>::type;
   constexpr int L = lanes<S>;
-  const Index chains = K <= CHAIN ? 1 : (K + CHAIN - 1) / CHAIN;
+  const Index chains = K <= CHAIN ? 1 : ceil_div(K, CHAIN);
   Vec<S> acc[MR][NV] = {}, set_aside[MR][NV];
   for (Index chain = 0;;) {  // the loop over K stands here once: a second copy of it spills
     const Index length = chains == 1 ? K : part(K, chains, chain).size();

@@ -105,18 +105,18 @@ Matrix<const typename Packed<T>::type> pack_rows(Index M, Index K, Matrix<const 
   constexpr int L = lanes<P>;
   constexpr Index G = Packed<T>::group;
   if (a.col_stride != 1) {
-    const Index width = (M + L - 1) / L * L;
+    const Index width = ceil_div(M, L) * L;
     pack_panel<T>(K, M, width, Operand<T>{a.transposed()}, copy);
     return {copy, 1, width};
   }
-  const Index depth = (K + G - 1) / G;
+  const Index depth = ceil_div(K, G);
   for (Index m = 0; m < M; ++m) {
     const T* row = a.data + m * a.row_stride;
     P* target = copy + m * depth;
     Index k = 0;
     for (; k + L * G <= K; k += L * G) store(target + k / G, load_along(row + k, L * G));
     if (k < K) {
-      store_first(target + k / G, load_along(row + k, int(K - k)), int((K - k + G - 1) / G));
+      store_first(target + k / G, load_along(row + k, int(K - k)), int(ceil_div(K - k, G)));
     }
   }
   return {copy, depth, 1};

@@ -64,11 +64,11 @@ void run_on_board(Index parts, Work work) {
   if (state.pooled && alone()) return one_after_the_other(parts, work);
   std::exception_ptr error;
   Board& board = *state.board;
-  const Index start = now(), waited_before = board.waited;
+  const Index start = now(), waited_before = board.waited();
   board.lay_out(parts, work, error);
   if (state.pooled) Lease::call(parts);
   board.finish();
-  const Index waited = board.waited - waited_before;
+  const Index waited = board.waited() - waited_before;
   if (state.pooled && waited >= LATE) {
     if (late(now() - start - waited, waited)) compute_alone(waited);
   }
@@ -166,7 +166,7 @@ void with_team(Fn fn) {
   const Index gathered = now();
   team_taken.store(false);
   make_room_for(-threads);
-  tell_wait(end - start - board.waited, board.waited + gathered - end);
+  tell_wait(end - start - board.waited(), board.waited() + gathered - end);
   if (error) std::rethrow_exception(error);
 }
 

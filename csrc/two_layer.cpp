@@ -6,8 +6,9 @@
 
 #include "kernels.h"
 #include "matmul.h"
-#include "threads.h"
+#include "parts.h"
 #include "scratch.h"
+#include "threads.h"
 
 namespace twolayer {
 
@@ -23,8 +24,8 @@ constexpr Index PASS_PER_THREAD = 20000;
 Index chunk_rows(Index batch, Index features, Index element_size) {
   const Index fitting = HIDDEN_BYTES / std::max<Index>(1, features * element_size);
   const Index rows = std::max(MIN_CHUNK, fitting);
-  const Index chunks = std::max<Index>(1, (batch + rows - 1) / rows);
-  return std::max<Index>(1, (batch + chunks - 1) / chunks);
+  const Index chunks = std::max<Index>(1, ceil_div(batch, rows));
+  return std::max<Index>(1, ceil_div(batch, chunks));
 }
 
 template <class T>
@@ -73,7 +74,7 @@ struct TrimScratch {
 // Calls fn(range, part) for parts of [0, rows) on several threads.
 template <class Fn>
 void parallel_rows(Index rows, Index count, Fn fn) {
-  on_threads(count, [&](Index i) { fn(Range{rows * i / count, rows * (i + 1) / count}, i); });
+  on_threads(count, [&](Index i) { fn(part(rows, count, i), i); });
 }
 
 Index threads_for_pass(Index rows, Index cols, int threads) {
@@ -173,7 +174,7 @@ bool features_first(Index batch, Index hidden_features) {
   constexpr Index PACK_COST = 12;
   if (batch <= MAX_FEW_ROWS) return false;  // dot products, for which nothing is packed
   const Index lanes = kernels().of<T>().lanes;
-  const auto whole = [lanes](Index n) { return (n + lanes - 1) / lanes * lanes; };
+  const auto whole = [lanes](Index n) { return ceil_div(n, lanes) * lanes; };
   const Index batch_along = whole(batch) * (hidden_features + PACK_COST);
   const Index hidden_along = whole(hidden_features) * (batch + PACK_COST);
   return batch_along * 11 < hidden_along * 10;
@@ -188,12 +189,6 @@ void linear_relu_forward(const LinearReluForward<T>& f, int threads) {
 struct Deal {
   Index threads = 1;  // 1: each product is better shared by itself
   Index unit = 1;     // samples that stay together
-
-  Range part(Index rows, Index index) const {
-    const Index units = (rows + unit - 1) / unit;
-    const auto from = [&](Index i) { return std::min(rows, units * i / threads * unit); };
-    return {from(index), from(index + 1)};
-  }
 };
 
 // What a thread wrote of the hidden layer it then reads itself: lines that another processor wrote
@@ -209,8 +204,8 @@ Deal deal_samples(const Shape& shape, Index rows, bool samples_along, Index thre
   deal.threads = useful_threads(rows, shape.hidden_features, around, threads);
   deal.threads = std::min(deal.threads, rows / std::max<Index>(8, 2 * lanes));
   if (samples_along) deal.unit = lanes;
-  const Index units = (rows + deal.unit - 1) / deal.unit;
-  const Index largest = (units + deal.threads - 1) / std::max<Index>(1, deal.threads);
+  const Index units = ceil_div(rows, deal.unit);
+  const Index largest = ceil_div(units, std::max<Index>(1, deal.threads));
   return largest * deal.threads * 5 <= units * 6 ? deal : Deal{};
 }
 
@@ -240,7 +235,7 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
       }
       on_threads(deal.threads, [&](Index i) {
         const TrimScratch of_this_thread;
-        const Range own = deal.part(rows, i);
+        const Range own = vector_part(rows, deal.unit, deal.threads, i);
         compute(row + own.begin, own.size(), samples_along, 1);
       });
     }

@@ -10,7 +10,7 @@ struct Softmax {
   Vec<S> sum, at_class, weighted;
 };
 
-// Leaves e^(y - largest) behind in the first part.
+// Leaves e^(y - largest) behind in the scratch.
 template <class T>
 inline Softmax<Sum<T>> softmax(const LossTask<T>& task, Index sample, int n, BitsOf<Sum<T>> cls) {
   using S = Sum<T>;
@@ -20,12 +20,12 @@ inline Softmax<Sum<T>> softmax(const LossTask<T>& task, Index sample, int n, Bit
     Vec<S> y = load_first(task.parts[0] + at, n);
     for (Index i = 1; i < task.part_count; ++i) y += load_first(task.parts[i] + at, n);
     y += task.bias[output] - Vec<S>{};
-    store_first(task.parts[0] + at, y, n);
+    store_first(task.scratch + at, y, n);
     largest = output == 0 ? y : (largest < y ? y : largest);
   }
   Softmax<S> result = {};
   for (Index output = 0; output < task.outputs; ++output) {
-    S* at = task.parts[0] + output * task.stride + sample;
+    S* at = task.scratch + output * task.stride + sample;
     const Vec<S> y = load_first(at, n) - largest;
     const Vec<S> e = exponential<S>(y);
     result.sum += e;
@@ -77,7 +77,7 @@ double cross_entropy_loss(const LossTask<T>& task) {
     const Vec<S> scale = weight * S(task.grad_scale), inverse = S(1) / soft.sum;
     for (Index output = 0; output < task.outputs; ++output) {
       const Index at = output * task.stride + sample;
-      const Vec<S> p = load_first(task.parts[0] + at, n) * inverse;
+      const Vec<S> p = load_first(task.scratch + at, n) * inverse;
       const Vec<S> hit = cls == typename Format<S>::Bits(output) ? S(1) - Vec<S>{} : Vec<S>{};
       Vec<S> grad = own * (p - hit);
       if (smoothing != 0) {

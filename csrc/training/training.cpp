@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <stdexcept>
 
 #include "../board.h"
 #include "../kernels.h"
 #include "../matmul.h"
+#include "../parts.h"
 #include "../threads.h"
 #include "../two_layer.h"
 
@@ -22,25 +22,6 @@ constexpr Index OWN_BATCH_BYTES = 1 << 20;
 // of the threads, of 2 to 10 us in all, by where the processors are. It cannot be found out during
 // a run, whose bits depend on the number of slices.
 constexpr Index WORK_PER_THREAD = 300000;
-
-Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-
-Range part(Index size, Index count, Index index) {
-  return {size * index / count, size * (index + 1) / count};
-}
-
-// Parts of whole vectors.
-Range vector_part(Index size, Index lanes, Index count, Index index) {
-  const Range vectors = part(ceil_div(size, lanes), count, index);
-  return {std::min(size, vectors.begin * lanes), std::min(size, vectors.end * lanes)};
-}
-
-// Rows this far apart are whole vectors and do not share the sets of the cache.
-template <class T>
-Index padded(Index size, Index lanes) {
-  const Index whole = std::max<Index>(1, ceil_div(size, lanes)) * lanes;
-  return whole * Index(sizeof(T)) % 4096 == 0 ? whole + lanes : whole;
-}
 
 // Whether vectors along the samples do less work, of which nothing has to be packed in each step,
 // than vectors along the features, for which the weights are.
@@ -89,42 +70,57 @@ bool OptimizerOptions::operator==(const OptimizerOptions& o) const {
 }
 
 template <class T>
-Training<T>::Training(const TrainingPlan<T>& given) : plan(given) {
+Layout Training<T>::layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& loss) {
   const KernelsOf<T>& kernel = kernels().of<T>();
-  optimizer = find(kernel.optimizers, kernel.optimizer_count, plan.optimizer, "optimizer");
-  loss_kernel = find(kernel.losses, kernel.loss_count, plan.loss, "loss");
-  const Index batch = plan.batch, hidden = plan.hidden_features, out = plan.out_features;
-  const Index work = batch * hidden * (2 * plan.in_features + 3 * out);
-  const Index lanes = kernel.lanes;
-  const Index count = std::max<Index>(
-      1, std::min({Index(plan.threads), work / WORK_PER_THREAD, ceil_div(hidden, lanes)}));
-  const bool w1_in_rows = plan.in_features <= 1 || plan.parameters[W1].values.col_stride == 1;
-  own_batches = w1_in_rows && kernel.packed_bytes(batch, plan.in_features) <= OWN_BATCH_BYTES &&
-                kernel.packed_bytes(plan.in_features, batch) <= OWN_BATCH_BYTES;
-  const Index features = ceil_div(hidden, count);
-  samples_along =
-      own_batches ? along_own_batches(batch, features, lanes) : features_first<T>(batch, features);
+  const Index lanes = kernel.lanes, batch = plan.batch;
+  const Index in = plan.in_features, hidden = plan.hidden_features, out = plan.out_features;
+  Layout layout;
+  const Index useful = batch * hidden * (2 * in + 3 * out) / WORK_PER_THREAD;
+  layout.threads =
+      std::max<Index>(1, std::min({Index(plan.threads), useful, ceil_div(hidden, lanes)}));
+  const bool w1_in_rows = in <= 1 || plan.parameters[W1].values.col_stride == 1;
+  layout.own_batches = w1_in_rows && kernel.packed_bytes(batch, in) <= OWN_BATCH_BYTES &&
+                       kernel.packed_bytes(in, batch) <= OWN_BATCH_BYTES;
+  const Index features = ceil_div(hidden, layout.threads);
+  layout.samples_along = layout.own_batches ? along_own_batches(batch, features, lanes)
+                                            : features_first<T>(batch, features);
   // Vectors along a few outputs would be half empty.
   const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
-  outputs_first =
-      loss_kernel->target == Target::classes || few_outputs || features_first<T>(batch, out);
-  output_stride = outputs_first ? padded<S>(batch, lanes) : std::max<Index>(1, out);
-  const Index outputs = outputs_first ? out * output_stride : batch * out;
+  layout.outputs_first =
+      loss.target == Target::classes || few_outputs || features_first<T>(batch, out);
+  layout.output_stride = layout.outputs_first ? row_stride<S>(batch) : std::max<Index>(1, out);
+  return layout;
+}
+
+template <class T>
+Training<T>::Training(const TrainingPlan<T>& given)
+    : plan(given),
+      optimizer(find(kernels().of<T>().optimizers, kernels().of<T>().optimizer_count,
+                     plan.optimizer, "optimizer")),
+      loss_kernel(find(kernels().of<T>().losses, kernels().of<T>().loss_count, plan.loss, "loss")),
+      layout(layout_of(plan, *loss_kernel)),
+      slices(layout.threads),
+      batches(plan, layout, loss_kernel->target) {
+  const Index batch = plan.batch, hidden = plan.hidden_features, out = plan.out_features;
+  const Index outputs = layout.outputs_first ? out * layout.output_stride : batch * out;
   output_grad.at_least(outputs * Index(sizeof(T)));
   bias2.at_least(out * Index(sizeof(S)));
-  slices = std::vector<Slice>(count);
-  for (Index i = 0; i < count; ++i) {
+  for (Index i = 0; i < layout.threads; ++i) {
     Slice& slice = slices[i];
-    slice.features = vector_part(hidden, lanes, count, i);
+    slice.features = vector_part(hidden, kernels().of<T>().lanes, layout.threads, i);
     const Index features = slice.features.size();
     const Index size =
-        samples_along ? features * padded<T>(batch, lanes) : batch * padded<T>(features, lanes);
+        layout.samples_along ? features * row_stride<T>(batch) : batch * row_stride<T>(features);
     slice.hidden.at_least(size * Index(sizeof(T)));
     slice.hidden_grad.at_least(size * Index(sizeof(T)));
     slice.outputs.at_least(outputs * Index(sizeof(S)));
     slice.bias1_grad.at_least(features * Index(sizeof(double)));
     slice.bias2_grad.at_least(out * Index(sizeof(double)));
     output_parts.push_back(slice.outputs.template data<S>());
+  }
+  for (int i = 0; i < PARAMETERS; ++i) {
+    progress.options[i] = plan.parameters[i].options;
+    progress.taken[i] = plan.parameters[i].steps;
   }
   for (const int which : {W1, W2}) {
     const Parameter<T>& p = plan.parameters[which];
@@ -134,157 +130,44 @@ Training<T>::Training(const TrainingPlan<T>& given) : plan(given) {
   }
 }
 
+// Calls PHASE for each thread. What is called stands in the program and in `this`: no thread has to
+// read, to get there, what another one has just written.
+template <class T>
+template <void (Training<T>::*PHASE)(Index)>
+void Training<T>::on_all_threads() {
+  if (layout.threads == 1) return (this->*PHASE)(0);
+  const auto call = [](void* self, Index thread) {
+    (static_cast<Training*>(self)->*PHASE)(thread);
+  };
+  run_parts(layout.threads, {call, this});
+}
+
 template <class T>
 Matrix<T> Training<T>::hidden_view(const ScratchBuffer& buffer, const Slice& slice) const {
-  const Index lanes = kernels().of<T>().lanes;
   T* data = buffer.template data<T>();
-  if (samples_along) return {data, 1, padded<T>(plan.batch, lanes)};
-  return {data, padded<T>(slice.features.size(), lanes), 1};
+  if (layout.samples_along) return {data, 1, row_stride<T>(plan.batch)};
+  return {data, row_stride<T>(slice.features.size()), 1};
 }
 
-// ---- batches ----
-
 template <class T>
-void Training<T>::take_samples(const TrainingData<T>& data, const Steps& steps, Index step,
-                               Batch& batch) {
-  const Index rows = batch.rows = steps.size[step];
-  batch.has_weight = bool(data.weight);
-  batch.has_classes = bool(data.classes);
-  batch.weights.assign(slices.size(), 0);
-  if (!own_batches && steps.order) {
-    const Index stride = padded<T>(plan.in_features, kernels().of<T>().lanes);
-    batch.x_rows.at_least(rows * stride * Index(sizeof(T)));
-    batch.x = {batch.x_rows.template data<T>(), stride, 1};
-  }
-  const Index outputs =
-      outputs_first ? plan.out_features * output_stride : rows * plan.out_features;
-  if (data.classes) {
-    batch.classes.at_least(rows * Index(sizeof(Class<T>)));
-  } else {
-    batch.target.at_least(outputs * Index(sizeof(S)));
-  }
-  if (data.weight) batch.weight.at_least(rows * Index(sizeof(S)));
-}
-
-// Copies the rows of x that have these numbers.
-template <class T>
-void copy_rows(Matrix<const T> x, const std::int64_t* numbers, Index rows, Index cols,
-               Matrix<T> to) {
-  for (Index i = 0; i < rows; ++i) {
-    const T* from = x.data + numbers[i] * x.row_stride;
-    T* row = to.data + i * to.row_stride;
-    if (x.col_stride == 1) {
-      std::memcpy(row, from, std::size_t(cols) * sizeof(T));
-    } else {
-      for (Index c = 0; c < cols; ++c) row[c] = from[c * x.col_stride];
-    }
-  }
-}
-
-// The samples' features: all of them for a slice of its own, or one part for all slices.
-template <class T>
-void Training<T>::bring_in_x(const TrainingData<T>& data, const Steps& steps, Index step,
-                             Batch& batch, Index index) {
-  const KernelsOf<T>& kernel = kernels().of<T>();
-  const Index in = plan.in_features, first = steps.first[step];
-  const std::int64_t* numbers = steps.order ? steps.order + first : nullptr;
-  Slice& slice = slices[index];
-  slice.x = numbers ? batch.x : data.x.from_row(first);
-  if (!own_batches) {
-    const Range rows = part(batch.rows, Index(slices.size()), index);
-    if (!numbers) return;
-    T* to = batch.x_rows.template data<T>() + rows.begin * batch.x.row_stride;
-    copy_rows(data.x, numbers + rows.begin, rows.size(), in, {to, batch.x.row_stride, 1});
-    return;
-  }
-  Operand<T> x = {numbers ? data.x : slice.x, numbers};
-  // Packing takes numbered rows only where these are adjacent, and a product only rows in a row.
-  if (numbers && (!samples_along || data.x.col_stride != 1)) {
-    const Index stride = padded<T>(in, kernel.lanes);
-    T* to = static_cast<T*>(slice.x_rows.at_least(batch.rows * stride * Index(sizeof(T))));
-    copy_rows(data.x, numbers, batch.rows, in, {to, stride, 1});
-    slice.x = {to, stride, 1};
-    x = {slice.x};
-  }
-  void* packed = slice.x_packed.at_least(kernel.packed_bytes(batch.rows, in));
-  kernel.pack_operand(batch.rows, in, x, packed);
-  if (!samples_along) return;
-  const Operand<T> transposed = {x.values.transposed(), nullptr, x.rows};
-  packed = slice.x_transposed_packed.at_least(kernel.packed_bytes(in, batch.rows));
-  kernel.pack_operand(in, batch.rows, transposed, packed);
-}
-
-// Copies one part of the batch's samples from wherever they are.
-template <class T>
-void Training<T>::bring_in(const TrainingData<T>& data, const Steps& steps, Index step,
-                           Batch& batch, Index index) {
-  const KernelsOf<T>& kernel = kernels().of<T>();
-  const Range rows = part(batch.rows, Index(slices.size()), index);
-  const Index first = steps.first[step] + rows.begin;
-  const std::int64_t* numbers = steps.order ? steps.order + first : nullptr;
-  const auto number = [&](Index i) { return numbers ? numbers[i] : first + i; };
-  bring_in_x(data, steps, step, batch, index);
-  if (data.weight) {
-    const Matrix<const T> weights = {data.weight.data + (numbers ? 0 : first) * data.weight.stride,
-                                     data.weight.stride, 1};
-    kernel.gather(numbers, rows.size(), 1, weights,
-                  {batch.weight.template data<S>() + rows.begin, 1, 1});
-  }
-  if (data.target) {
-    const Matrix<const T> targets = numbers ? data.target : data.target.from_row(first);
-    S* to = batch.target.template data<S>();
-    const Matrix<S> place = outputs_first
-                                ? Matrix<S>{to + rows.begin, 1, output_stride}
-                                : Matrix<S>{to + rows.begin * output_stride, output_stride, 1};
-    kernel.gather(numbers, rows.size(), plan.out_features, targets, place);
-  }
-  if (!batch.has_weight && !batch.has_classes) return;
-  double sum = 0;
-  Class<T>* classes = batch.classes.template data<Class<T>>();
-  for (Index i = 0; i < rows.size(); ++i) {
-    double weight = data.weight ? double(batch.weight.template data<S>()[rows.begin + i]) : 1;
-    if (data.classes) {
-      const std::int64_t cls = data.classes.data[number(i) * data.classes.stride];
-      const bool ignored = cls == plan.ignored_class;
-      classes[rows.begin + i] = ignored ? -1 : Class<T>(cls);
-      if (ignored) {
-        weight = 0;
-      } else if (plan.loss_options.class_weight) {
-        weight *= double(plan.loss_options.class_weight[cls]);
-      }
-    }
-    sum += weight;
-  }
-  batch.weights[index] = sum;
-}
-
-// ---- one step ----
-
-// What is the same for all threads.
-template <class T>
-void Training<T>::prepare(const Steps& steps, Index step) {
-  const Batch& batch = batches[current];
-  weights = double(batch.rows);
-  if (batch.has_weight || batch.has_classes) {
-    weights = 0;
-    for (const double sum : batch.weights) weights += sum;
-  }
-  coefficient = plan.penalty_is_shared ? plan.penalty / weights : plan.penalty;
-  OptimizerOptions last;
-  Index last_step = -1;
-  const StepFactors* found = nullptr;
+void Training<T>::find_numbers(const Steps& steps, Index step) {
+  numbers.weight = batches.weight();
+  numbers.coefficient = plan.penalty_is_shared ? plan.penalty / numbers.weight : plan.penalty;
+  int last = -1;  // the last parameter that moves, so far
   for (int i = 0; i < PARAMETERS; ++i) {
-    Parameter<T>& p = plan.parameters[i];
-    if (!p.moves) continue;
+    if (!plan.parameters[i].moves) continue;
+    OptimizerOptions& options = progress.options[i];
     if (steps.rates) {
       const double* rates = steps.rates + (step * PARAMETERS + i) * 2;
-      p.options.lr = rates[0];
-      p.options.momentum = p.options.beta1 = rates[1];
+      options.lr = rates[0];
+      options.momentum = options.beta1 = rates[1];
     }
-    // Most parameters share their options, and the powers in Adam's factors are not cheap.
-    const bool same = found && last_step == p.steps + 1 && last == p.options;
-    factors[i] = same ? *found : optimizer->factors(p.options, p.steps + 1);
-    found = &factors[i], last = p.options, last_step = p.steps + 1;
+    // The powers in Adam's factors are not cheap.
+    const bool same =
+        last >= 0 && progress.taken[last] == progress.taken[i] && progress.options[last] == options;
+    numbers.factors_of[i] = same ? numbers.factors_of[last] : i;
+    if (!same) numbers.factors[i] = optimizer->factors(options, progress.taken[i] + 1);
+    last = i;
   }
   const Matrix<T>& b2 = plan.parameters[B2].values;
   S* bias = bias2.template data<S>();
@@ -296,49 +179,54 @@ void Training<T>::prepare(const Steps& steps, Index step) {
 }
 
 template <class T>
-void Training<T>::forward(Slice& slice, const Batch& batch) {
+void Training<T>::forward(Index thread) {
+  const Slice& slice = slices[thread];
+  const OwnSamples<T> samples = batches.samples_of(thread);
   const Range f = slice.features;
   const Matrix<T> h = hidden_view(slice.hidden, slice);
   const Matrix<T> w1 = plan.parameters[W1].values.from_row(f.begin);
   const Matrix<T> w2 = plan.parameters[W2].values.transposed().from_row(f.begin);
   const Matrix<T> b1 = plan.parameters[B1].values;
   Matmul<T> p;
-  p.M = batch.rows, p.N = f.size(), p.K = plan.in_features;
-  p.a = slice.x, p.b = Matrix<const T>(w1).transposed(), p.c = h;
+  p.M = batches.current().rows, p.N = f.size(), p.K = plan.in_features;
+  p.a = samples.x, p.b = Matrix<const T>(w1).transposed(), p.c = h;
   if (b1) p.col_bias = {b1.data + f.begin, 1};
   p.relu = true;
-  if (samples_along && own_batches) {
+  if (samples.transposed_packed) {
     p = transposed(p);
-    p.packed_b = slice.x_transposed_packed.template data<void>();
+    p.packed_b = samples.transposed_packed;
   }
   matmul(p, 1);
   Matmul<T> q;
-  q.M = batch.rows, q.N = plan.out_features, q.K = f.size();
+  q.M = batches.current().rows, q.N = plan.out_features, q.K = f.size();
   q.a = h, q.b = w2;
   S* y = slice.outputs.template data<S>();
   q.suspend = true;
-  q.partial = {y, output_stride, 1};
-  if (outputs_first) q.partial = q.partial.transposed();
+  q.partial = {y, layout.output_stride, 1};
+  if (layout.outputs_first) q.partial = q.partial.transposed();
   q.c = {sizeof(T) == sizeof(S) ? reinterpret_cast<T*>(y) : nullptr, q.partial.row_stride,
          q.partial.col_stride};
-  matmul(outputs_first ? transposed(q) : q, 1);
+  matmul(layout.outputs_first ? transposed(q) : q, 1);
 }
 
 template <class T>
-void Training<T>::find_loss(Index index, const Batch& batch) {
-  Slice& slice = slices[index];
+void Training<T>::find_loss(Index thread) {
+  Slice& slice = slices[thread];
+  const Batch<T>& batch = batches.current();
   LossTask<T> task;
-  task.samples = vector_part(batch.rows, kernels().of<T>().lanes, Index(slices.size()), index);
+  task.samples = batches.part_of(batch.rows, thread);
   task.outputs = plan.out_features;
-  task.outputs_first = outputs_first;
-  task.stride = output_stride;
+  task.outputs_first = layout.outputs_first;
+  task.stride = layout.output_stride;
   task.parts = output_parts.data();
-  task.part_count = Index(output_parts.size());
+  task.part_count = layout.threads;
+  task.scratch = output_parts[thread];
   task.bias = bias2.template data<S>();
   task.target = batch.target.template data<S>();
   task.cls = batch.classes.template data<Class<T>>();
   task.weight = batch.has_weight ? batch.weight.template data<S>() : nullptr;
-  const LossScales scales = loss_kernel->scales(plan.loss_options.mean, weights, task.outputs);
+  const LossScales scales =
+      loss_kernel->scales(plan.loss_options.mean, numbers.weight, task.outputs);
   task.loss_scale = scales.loss;
   task.grad_scale = scales.grad;
   task.grad = output_grad.template data<T>();
@@ -358,9 +246,9 @@ Update<T> Training<T>::update_of(ParameterIndex which, double* squares) const {
   update.apply = optimizer->update;
   update.parameter = p.values.data;
   std::copy(p.states, p.states + MAX_STATES, update.states);
-  update.factors = factors[which];
+  update.factors = numbers.factors[numbers.factors_of[which]];
   if ((which == W1 || which == W2) && plan.penalty != 0) {
-    update.penalty = coefficient;
+    update.penalty = numbers.coefficient;
     update.squares = squares;
   }
   return update;
@@ -379,86 +267,90 @@ void Training<T>::move_bias(ParameterIndex which, Range features, const double* 
 }
 
 template <class T>
-void Training<T>::backward(Slice& slice, const Batch& batch) {
+void Training<T>::find_hidden_grad(Slice& slice, const Batch<T>& batch, Matrix<const T> grad_y) {
+  const Range f = slice.features;
+  double* const bias1_grad = slice.bias1_grad.template data<double>();
+  std::fill_n(bias1_grad, f.size(), 0.0);
+  Matmul<T> p;
+  p.M = batch.rows, p.N = f.size(), p.K = plan.out_features;
+  p.a = grad_y;
+  p.b = plan.parameters[W2].values.transposed().from_row(f.begin).transposed();
+  p.c = hidden_view(slice.hidden_grad, slice);
+  p.mask = hidden_view(slice.hidden, slice);
+  if (plan.parameters[B1].moves) p.col_sum = bias1_grad;
+  matmul(p, 1);
+}
+
+template <class T>
+void Training<T>::backward(Index thread) {
+  Slice& slice = slices[thread];
+  const Batch<T>& batch = batches.current();
   const Range f = slice.features;
   const Parameter<T>* parameters = plan.parameters;
-  const Matrix<const T> h = hidden_view(slice.hidden, slice);
-  const Matrix<T> grad_h = hidden_view(slice.hidden_grad, slice);
-  const Matrix<T> w2 = parameters[W2].values.transposed().from_row(f.begin).transposed();
-  T* dy = output_grad.template data<T>();
+  const T* dy = output_grad.template data<T>();
+  const Index stride = layout.output_stride;
   const Matrix<const T> grad_y =
-      outputs_first ? Matrix<const T>{dy, 1, output_stride} : Matrix<const T>{dy, output_stride, 1};
+      layout.outputs_first ? Matrix<const T>{dy, 1, stride} : Matrix<const T>{dy, stride, 1};
   slice.squares = 0;
   if (parameters[W1].moves || parameters[B1].moves) {  // before w2 moves
-    double* const bias1_grad = slice.bias1_grad.template data<double>();
-    std::fill_n(bias1_grad, f.size(), 0.0);
-    Matmul<T> p;
-    p.M = batch.rows, p.N = f.size(), p.K = plan.out_features;
-    p.a = grad_y, p.b = w2, p.c = grad_h;
-    p.mask = h;
-    if (parameters[B1].moves) p.col_sum = bias1_grad;
-    matmul(p, 1);
+    find_hidden_grad(slice, batch, grad_y);
   }
   if (parameters[W2].moves) {
     const Update<T> update = update_of(W2, &slice.squares);
     Matmul<T> p;
     p.M = plan.out_features, p.N = f.size(), p.K = batch.rows;
-    p.a = grad_y.transposed(), p.b = h, p.c = w2;
+    p.a = grad_y.transposed(), p.b = hidden_view(slice.hidden, slice);
+    p.c = parameters[W2].values.transposed().from_row(f.begin).transposed();
     p.taker = &update;
     matmul(p, 1);
   }
   if (parameters[B1].moves) move_bias(B1, f, slice.bias1_grad.template data<double>());
   if (parameters[W1].moves) {
     const Update<T> update = update_of(W1, &slice.squares);
+    const OwnSamples<T> samples = batches.samples_of(thread);
     Matmul<T> p;
     p.M = f.size(), p.N = plan.in_features, p.K = batch.rows;
-    p.a = Matrix<const T>(grad_h).transposed(), p.b = slice.x;
-    if (own_batches) p.packed_b = slice.x_packed.template data<void>();
+    p.a = Matrix<const T>(hidden_view(slice.hidden_grad, slice)).transposed(), p.b = samples.x;
+    p.packed_b = samples.packed;
     p.c = parameters[W1].values.from_row(f.begin);
     p.taker = &update;
     matmul(p, 1);
   }
+  if (thread == 0 && parameters[B2].moves) {
+    move_bias(B2, {0, plan.out_features}, slice.bias2_grad.template data<double>());
+  }
+  if (numbers.next_batch) batches.bring_in(thread);
 }
 
 // False where the loss is no finite number; nothing has moved then.
 template <class T>
-bool Training<T>::step(const TrainingData<T>& data, const Steps& steps, Index index, double* loss) {
-  const Batch& batch = batches[current];
-  const Index count = Index(slices.size());
-  prepare(steps, index);
-  on_threads(count, [&](Index i) { forward(slices[i], batch); });
-  on_threads(count, [&](Index i) { find_loss(i, batch); });
+bool Training<T>::step(const Steps& steps, Index index, double* loss) {
+  find_numbers(steps, index);
+  on_all_threads<&Training::forward>();
+  on_all_threads<&Training::find_loss>();
   *loss = 0;
   for (const Slice& slice : slices) *loss += slice.loss;
   if (steps.stop_at_nonfinite && !std::isfinite(*loss)) return false;
   if (plan.parameters[B2].moves) {
-    for (Index i = 1; i < count; ++i) {
-      for (Index j = 0; j < plan.out_features; ++j) {
-        slices[0].bias2_grad.template data<double>()[j] +=
-            slices[i].bias2_grad.template data<double>()[j];
-      }
+    double* const sums = slices[0].bias2_grad.template data<double>();
+    for (Index i = 1; i < layout.threads; ++i) {
+      const double* part = slices[i].bias2_grad.template data<double>();
+      for (Index j = 0; j < plan.out_features; ++j) sums[j] += part[j];
     }
   }
   // The next batch comes in at the end of this one's last phase, unless it is this one again.
   const bool last = index + 1 == steps.count;
-  const bool changes = !last && (steps.order || steps.first[index + 1] != steps.first[index] ||
+  numbers.next_batch = !last && (steps.order || steps.first[index + 1] != steps.first[index] ||
                                  steps.size[index + 1] != steps.size[index]);
-  Batch& next = batches[1 - current];
-  if (changes) take_samples(data, steps, index + 1, next);
-  on_threads(count, [&](Index i) {
-    backward(slices[i], batch);
-    if (i == 0 && plan.parameters[B2].moves) {
-      move_bias(B2, {0, plan.out_features}, slices[0].bias2_grad.template data<double>());
-    }
-    if (changes) bring_in(data, steps, index + 1, next, i);
-  });
+  if (numbers.next_batch) batches.take(index + 1);
+  on_all_threads<&Training::backward>();
   if (plan.penalty != 0) {
     double squares = frozen_squares;
     for (const Slice& slice : slices) squares += slice.squares;
-    *loss += 0.5 * coefficient * squares;
+    *loss += 0.5 * numbers.coefficient * squares;
   }
-  for (Parameter<T>& p : plan.parameters) p.steps += p.moves;
-  if (changes) current = 1 - current;
+  for (int i = 0; i < PARAMETERS; ++i) progress.taken[i] += plan.parameters[i].moves;
+  if (numbers.next_batch) batches.turn();
   return true;
 }
 
@@ -467,11 +359,13 @@ Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double
   Outcome outcome;
   if (steps.count == 0) return outcome;
   const Index end = now() + Index(std::min(steps.seconds, 1e9) * 1e9);
-  const PoolRun together(int(slices.size()));
-  take_samples(data, steps, 0, batches[current]);
-  on_threads(Index(slices.size()), [&](Index i) { bring_in(data, steps, 0, batches[current], i); });
+  const PoolRun together(int(layout.threads));
+  batches.begin(data, steps);
+  batches.take(0);
+  on_all_threads<&Training::bring_in>();
+  batches.turn();
   while (outcome.done < steps.count && (outcome.done == 0 || now() < end)) {
-    if (!step(data, steps, outcome.done, losses + outcome.done)) {
+    if (!step(steps, outcome.done, losses + outcome.done)) {
       outcome.nonfinite = true;
       break;
     }

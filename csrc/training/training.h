@@ -8,68 +8,13 @@
 // memory.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "../scratch.h"
-#include "../types.h"
-#include "loss.h"
-#include "optimizer.h"
+#include "batches.h"
+#include "plan.h"
 
 namespace twolayer {
-
-// Which parameters there are, and their order everywhere.
-enum ParameterIndex { W1, W2, B1, B2, PARAMETERS };
-
-// A parameter and what moves it. One stride of a weight is 1; biases and states are adjacent, and a
-// state has its parameter's strides.
-template <class T>
-struct Parameter {
-  Matrix<T> values;  // a bias is one row; null: a bias that is not there
-  bool moves = false;
-  T* states[MAX_STATES] = {};
-  OptimizerOptions options;
-  Index steps = 0;  // taken before
-};
-
-template <class T>
-struct TrainingPlan {
-  Index in_features = 0, hidden_features = 0, out_features = 0;
-  Index batch = 0;  // the most samples of a step
-  Parameter<T> parameters[PARAMETERS];
-  std::string optimizer, loss;
-  LossOptions<T> loss_options;
-  Index ignored_class = -100;
-  double penalty = 0;              // coefficient of (w1^2 + w2^2) / 2 in the loss,
-  bool penalty_is_shared = false;  // divided by the weights of the batch's samples
-  int threads = 1;
-};
-
-// The samples that batches are taken from.
-template <class T>
-struct TrainingData {
-  Matrix<const T> x;                   // samples x in_features
-  Matrix<const T> target;              // samples x out_features, or
-  Vector<const std::int64_t> classes;  // samples
-  Vector<const T> weight;              // samples; null: 1 each
-};
-
-// The steps of one call: step i takes the samples order[first[i] .. first[i] + size[i]), or those
-// numbers themselves where there is no order.
-struct Steps {
-  Index count = 0;
-  const std::int64_t* order = nullptr;
-  const std::int64_t* first = nullptr;
-  const std::int64_t* size = nullptr;
-  const double* rates = nullptr;  // count x PARAMETERS x 2: learning rate, momentum or beta1
-  double seconds = 0;             // no further step begins after this time
-  bool stop_at_nonfinite = true;
-};
-
-struct Outcome {
-  Index done = 0;          // whole steps
-  bool nonfinite = false;  // the loss after these was no finite number; its step was not taken
-};
 
 template <class T>
 class Training {
@@ -83,54 +28,57 @@ class Training {
  private:
   using S = Sum<T>;
 
-  // A batch in the order in which a step reads it.
-  struct Batch {
-    Index rows = 0;
-    bool has_weight = false, has_classes = false;
-    Matrix<const T> x;  // where the slices share it
-    ScratchBuffer x_rows, target, classes, weight;
-    std::vector<double> weights;  // of the samples that each part brought in, in sum
-  };
-
-  // The hidden features of one thread. Small batches are its own too, packed once for all steps on
-  // them: what another processor wrote is slow to read.
-  struct alignas(64) Slice {  // nothing that one writes shares a line with what another one reads
+  // The hidden features of one thread. What one thread writes shares no line with what another one
+  // reads or writes; nor does the plan, which nobody writes, with what changes in each step.
+  struct alignas(64) Slice {
     Range features;
-    Matrix<const T> x;
-    ScratchBuffer x_rows, x_packed, x_transposed_packed;
     ScratchBuffer hidden, hidden_grad, outputs;
     ScratchBuffer bias1_grad, bias2_grad;  // double
     double loss = 0, squares = 0;
   };
 
+  // What one thread finds out for all others before each step.
+  struct alignas(64) StepNumbers {
+    double weight = 0;        // of the batch's samples
+    double coefficient = 0;   // of the penalty
+    bool next_batch = false;  // whether it is another one
+    StepFactors factors[PARAMETERS];
+    int factors_of[PARAMETERS] = {};  // most parameters share theirs
+  };
+
+  // What it keeps for itself.
+  struct alignas(64) Progress {
+    OptimizerOptions options[PARAMETERS];
+    Index taken[PARAMETERS];  // steps
+  };
+
+  static Layout layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& loss);
+
+  template <void (Training::*PHASE)(Index)>
+  void on_all_threads();
+
   Matrix<T> hidden_view(const ScratchBuffer& buffer, const Slice& slice) const;
-  void take_samples(const TrainingData<T>& data, const Steps& steps, Index step, Batch& batch);
-  void bring_in(const TrainingData<T>& data, const Steps& steps, Index step, Batch& batch,
-                Index part);
-  void bring_in_x(const TrainingData<T>& data, const Steps& steps, Index step, Batch& batch,
-                  Index part);
-  void prepare(const Steps& steps, Index step);
-  bool step(const TrainingData<T>& data, const Steps& steps, Index index, double* loss);
-  void forward(Slice& slice, const Batch& batch);
-  void find_loss(Index part, const Batch& batch);
-  void backward(Slice& slice, const Batch& batch);
+  void find_numbers(const Steps& steps, Index step);
+  bool step(const Steps& steps, Index index, double* loss);
+  void forward(Index thread);
+  void find_loss(Index thread);
+  void backward(Index thread);
+  void bring_in(Index thread) { batches.bring_in(thread); }
+  void find_hidden_grad(Slice& slice, const Batch<T>& batch, Matrix<const T> grad_y);
   Update<T> update_of(ParameterIndex which, double* squares) const;
   void move_bias(ParameterIndex which, Range features, const double* grad);
 
-  TrainingPlan<T> plan;
-  const OptimizerKernel<T>* optimizer;
-  const LossKernel<T>* loss_kernel;
-  bool outputs_first, samples_along;  // the layouts of outputs and hidden features
-  bool own_batches;                   // whether each slice has the samples for itself, packed
-  Index output_stride;
+  const TrainingPlan<T> plan;
+  const OptimizerKernel<T>* const optimizer;
+  const LossKernel<T>* const loss_kernel;
+  const Layout layout;
+  double frozen_squares = 0;
   std::vector<Slice> slices;
-  Batch batches[2];
-  int current = 0;
-  ScratchBuffer output_grad, bias2;
   std::vector<S*> output_parts;
-  StepFactors factors[PARAMETERS];
-  double weights = 0;  // of the current batch
-  double coefficient = 0, frozen_squares = 0;
+  ScratchBuffer output_grad, bias2;
+  alignas(64) Batches<T> batches;
+  StepNumbers numbers;
+  Progress progress;
 };
 
 }  // namespace twolayer

@@ -1,0 +1,176 @@
+// The samples of each step, brought from wherever they are into the order in which it reads them.
+#include "batches.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "../kernels.h"
+#include "../parts.h"
+
+namespace twolayer {
+
+namespace {
+
+// Copies the rows of x that have these numbers.
+template <class T>
+void copy_rows(Matrix<const T> x, const std::int64_t* numbers, Index rows, Index cols,
+               Matrix<T> to) {
+  for (Index i = 0; i < rows; ++i) {
+    const T* from = x.data + numbers[i] * x.row_stride;
+    T* row = to.data + i * to.row_stride;
+    if (x.col_stride == 1) {
+      std::memcpy(row, from, std::size_t(cols) * sizeof(T));
+    } else {
+      for (Index c = 0; c < cols; ++c) row[c] = from[c * x.col_stride];
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+Index row_stride(Index size) {
+  const Index lanes = kernels().of<T>().lanes;
+  const Index whole = std::max<Index>(1, ceil_div(size, lanes)) * lanes;
+  return whole * Index(sizeof(T)) % 4096 == 0 ? whole + lanes : whole;
+}
+
+template Index row_stride<float>(Index);
+template Index row_stride<double>(Index);
+template Index row_stride<bfloat16>(Index);
+template Index row_stride<float16>(Index);
+
+template <class T>
+Batches<T>::Batches(const TrainingPlan<T>& plan, const Layout& layout, Target target)
+    : plan(plan), layout(layout), kind(target), owns(layout.threads) {}
+
+template <class T>
+Range Batches<T>::part_of(Index rows, Index thread) const {
+  // In whole vectors, so that no line is shared where outputs come first.
+  return vector_part(rows, kernels().of<T>().lanes, layout.threads, thread);
+}
+
+template <class T>
+OwnSamples<T> Batches<T>::samples_of(Index thread) const {
+  const Own& own = owns[thread];
+  if (!layout.own_batches) return {current().x};
+  const void* transposed = own.x_transposed_packed.template data<void>();
+  return {own.x, own.x_packed.template data<void>(), layout.samples_along ? transposed : nullptr};
+}
+
+template <class T>
+double Batches<T>::weight() const {
+  if (!current().has_weight && !current().has_classes) return double(current().rows);
+  double sum = 0;
+  for (const Own& own : owns) sum += own.weight[in_use];
+  return sum;
+}
+
+template <class T>
+void Batches<T>::begin(const TrainingData<T>& its_data, const Steps& its_steps) {
+  data = its_data;
+  steps = its_steps;
+}
+
+template <class T>
+void Batches<T>::take(Index step) {
+  first = steps.first[step];
+  numbers = steps.order ? steps.order + first : nullptr;
+  Batch<T>& batch = next();
+  const Index rows = batch.rows = steps.size[step];
+  batch.has_weight = bool(data.weight);
+  batch.has_classes = bool(data.classes);
+  batch.x = numbers ? data.x : data.x.from_row(first);
+  if (!layout.own_batches && numbers) {
+    const Index stride = row_stride<T>(plan.in_features);
+    batch.x = {static_cast<T*>(batch.x_rows.at_least(rows * stride * Index(sizeof(T)))), stride, 1};
+  }
+  const Index outputs =
+      layout.outputs_first ? plan.out_features * layout.output_stride : rows * plan.out_features;
+  if (kind == Target::values) batch.target.at_least(outputs * Index(sizeof(S)));
+  if (kind == Target::classes) batch.classes.at_least(rows * Index(sizeof(Class<T>)));
+  if (data.weight) batch.weight.at_least(rows * Index(sizeof(S)));
+}
+
+template <class T>
+void Batches<T>::bring_in(Index thread) {
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  Batch<T>& batch = next();
+  Own& own = owns[thread];
+  const Range rows = part_of(batch.rows, thread);
+  const std::int64_t* const own_numbers = numbers ? numbers + rows.begin : nullptr;
+  const Index own_first = numbers ? 0 : first + rows.begin;
+  if (layout.own_batches) {
+    pack_x(batch, own);
+  } else if (numbers) {
+    T* const to = batch.x_rows.template data<T>() + rows.begin * batch.x.row_stride;
+    copy_rows(data.x, own_numbers, rows.size(), plan.in_features, {to, batch.x.row_stride, 1});
+  }
+  if (data.weight) {
+    const Vector<const T> w = {data.weight.data + own_first * data.weight.stride,
+                               data.weight.stride};
+    S* const to = batch.weight.template data<S>() + rows.begin;
+    kernel.gather(own_numbers, rows.size(), 1, {w.data, w.stride, 1}, {to, 1, 1});
+  }
+  if (data.target) {
+    S* const to = batch.target.template data<S>();
+    const Matrix<S> place = layout.outputs_first ? Matrix<S>{to, 1, layout.output_stride}
+                                                 : Matrix<S>{to, layout.output_stride, 1};
+    kernel.gather(own_numbers, rows.size(), plan.out_features, data.target.from_row(own_first),
+                  place.from_row(rows.begin));
+  }
+  if (batch.has_weight || batch.has_classes) own.weight[1 - in_use] = weigh(batch, rows);
+}
+
+// All of the samples' features, for one thread.
+template <class T>
+void Batches<T>::pack_x(const Batch<T>& batch, Own& own) {
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  const Index in = plan.in_features;
+  own.x = batch.x;
+  Operand<T> x = {numbers ? data.x : own.x, numbers};
+  // Packing takes numbered rows only where these are adjacent, and a product only rows in a row.
+  if (numbers && (!layout.samples_along || data.x.col_stride != 1)) {
+    const Index stride = row_stride<T>(in);
+    T* const to = static_cast<T*>(own.x_rows.at_least(batch.rows * stride * Index(sizeof(T))));
+    copy_rows(data.x, numbers, batch.rows, in, {to, stride, 1});
+    own.x = {to, stride, 1};
+    x = {own.x};
+  }
+  kernel.pack_operand(batch.rows, in, x,
+                      own.x_packed.at_least(kernel.packed_bytes(batch.rows, in)));
+  if (!layout.samples_along) return;
+  const Operand<T> transposed = {x.values.transposed(), nullptr, x.rows};
+  kernel.pack_operand(in, batch.rows, transposed,
+                      own.x_transposed_packed.at_least(kernel.packed_bytes(in, batch.rows)));
+}
+
+// Writes the samples' classes, below 0 where they are ignored; returns the weight of all of them.
+template <class T>
+double Batches<T>::weigh(Batch<T>& batch, Range rows) {
+  const S* const class_weight = plan.loss_options.class_weight;
+  double sum = 0;
+  for (Index i = rows.begin; i < rows.end; ++i) {
+    double weight = batch.has_weight ? double(batch.weight.template data<S>()[i]) : 1;
+    if (batch.has_classes) {
+      const Index sample = numbers ? numbers[i] : first + i;
+      const std::int64_t cls = data.classes.data[sample * data.classes.stride];
+      const bool ignored = cls == plan.ignored_class;
+      batch.classes.template data<Class<T>>()[i] = ignored ? -1 : Class<T>(cls);
+      if (ignored) {
+        weight = 0;
+      } else if (class_weight) {
+        weight *= double(class_weight[cls]);
+      }
+    }
+    sum += weight;
+  }
+  return sum;
+}
+
+template class Batches<float>;
+template class Batches<double>;
+template class Batches<bfloat16>;
+template class Batches<float16>;
+
+}  // namespace twolayer

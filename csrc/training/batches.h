@@ -1,0 +1,93 @@
+// The samples of each step, brought from wherever they are into the order in which it reads them.
+#pragma once
+
+#include <vector>
+
+#include "../matmul.h"
+#include "../scratch.h"
+#include "plan.h"
+
+namespace twolayer {
+
+// Which way the arrays of a step lie, and between how many threads.
+struct Layout {
+  Index threads = 1;
+  // Whether small batches are each thread's own, packed once for all steps on them: what another
+  // processor wrote is slow to read.
+  bool own_batches = false;
+  bool samples_along = false;  // vectors of the hidden layer run along the samples
+  bool outputs_first = false;  // outputs x samples, else samples x outputs
+  Index output_stride = 1;     // between its rows
+};
+
+// How far apart rows of this size are where they are whole vectors and do not share the sets of the
+// cache.
+template <class T>
+Index row_stride(Index size);
+
+// One batch. Targets, weights and classes of thread i's samples were written by thread i.
+template <class T>
+struct Batch {
+  Index rows = 0;
+  Matrix<const T> x;  // where the threads share it
+  ScratchBuffer x_rows, target, classes, weight;
+  bool has_weight = false, has_classes = false;
+};
+
+// A thread's view of the samples' features.
+template <class T>
+struct OwnSamples {
+  Matrix<const T> x;
+  const void* packed = nullptr;             // batch x in_features, and
+  const void* transposed_packed = nullptr;  // the other way, where samples are along
+};
+
+// Two batches: the one in use, and the next.
+template <class T>
+class Batches {
+ public:
+  Batches(const TrainingPlan<T>& plan, const Layout& layout, Target target);
+
+  const Batch<T>& current() const { return batches[in_use]; }
+  OwnSamples<T> samples_of(Index thread) const;
+  // Of the current batch's samples, in sum, their classes' weights included; 0 for those ignored.
+  double weight() const;
+  // The samples that are a thread's: it brings them in, and finds their losses.
+  Range part_of(Index rows, Index thread) const;
+
+  // From here on, batches are of these samples and steps.
+  void begin(const TrainingData<T>& data, const Steps& steps);
+  // The samples of a step become the next batch, which each thread then brings in for its part. A
+  // thread's own samples are no longer the current ones after that.
+  void take(Index step);
+  void bring_in(Index thread);
+  // Ends the current batch.
+  void turn() { in_use = 1 - in_use; }
+
+ private:
+  using S = Sum<T>;
+
+  struct alignas(64) Own {  // nothing that one thread writes shares a line with another one's
+    Matrix<const T> x;
+    ScratchBuffer x_rows, x_packed, x_transposed_packed;
+    double weight[2] = {};
+  };
+
+  Batch<T>& next() { return batches[1 - in_use]; }
+  void pack_x(const Batch<T>& batch, Own& own);
+  double weigh(Batch<T>& batch, Range rows);
+
+  const TrainingPlan<T>& plan;
+  const Layout layout;
+  const Target kind;
+  Batch<T> batches[2];
+  int in_use = 0;
+  std::vector<Own> owns;
+  // What the next batch is taken from.
+  TrainingData<T> data;
+  Steps steps;
+  const std::int64_t* numbers = nullptr;  // null: the samples from `first` on
+  Index first = 0;
+};
+
+}  // namespace twolayer
