@@ -167,10 +167,11 @@ double fma_rate_(DType dtype, int threads, double seconds) {
   return rate;
 }
 
-bool features_first_(DType dtype, Index batch, Index hidden_features) {
+bool features_first_(DType dtype, Index batch, Index in_features, Index hidden_features) {
   bool result = false;
-  for_dtype(dtype, py::none(),
-            [&](auto type) { result = features_first<decltype(type)>(batch, hidden_features); });
+  for_dtype(dtype, py::none(), [&](auto type) {
+    result = features_first<decltype(type)>(batch, in_features, hidden_features);
+  });
   return result;
 }
 
@@ -202,7 +203,8 @@ PYBIND11_MODULE(_cpu, m) {
         "Writes the gradients of two_layer that are not None; computes the activation again\n"
         "where a is None.");
   add_watching(m);
-  m.def("features_first", &features_first_, "dtype"_a, "batch"_a, "hidden_features"_a,
+  m.def("features_first", &features_first_, "dtype"_a, "batch"_a, "in_features"_a,
+        "hidden_features"_a,
         "Whether the activation is better kept with the samples adjacent in memory.");
   m.def("matmul", &matmul_, "threads"_a, "a"_a, "b"_a, "c"_a, py::kw_only(),
         "row_bias"_a = py::none(), "col_bias"_a = py::none(), "relu"_a = false,

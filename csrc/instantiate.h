@@ -41,19 +41,13 @@ bool supported() { return ISA_SUPPORTED; }
 
 template <class T>
 constexpr KernelsOf<T> kernels_of() {
-  return {lanes<Sum<T>>,
-          &matmul_block<T>,
-          &packed_bytes<T>,
-          &pack_operand<T>,
-          &masked_copy<T>,
-          &column_sums<T>,
-          &fma_rounds<T>,
-          &round_sums<T>,
-          &gather<T>,
-          optimizers<T>,
-          sizeof(optimizers<T>) / sizeof(optimizers<T>[0]),
-          losses<T>,
-          sizeof(losses<T>) / sizeof(losses<T>[0])};
+  return {lanes<Sum<T>>,    &matmul_block<T>,
+          &are_few_rows<T>, &packed_bytes<T>,
+          &pack_operand<T>, &masked_copy<T>,
+          &column_sums<T>,  &fma_rounds<T>,
+          &round_sums<T>,   &gather<T>,
+          optimizers<T>,    sizeof(optimizers<T>) / sizeof(optimizers<T>[0]),
+          losses<T>,        sizeof(losses<T>) / sizeof(losses<T>[0])};
 }
 
 #define STRING_OF(name) #name

@@ -19,6 +19,10 @@ struct KernelsOf {
   // row_sum and col_sum point to this thread's own sums, indexed as in the whole product.
   void (*matmul_block)(const Matmul<T>&, Range rows, Range cols, double* row_sum, double* col_sum);
 
+  // Whether a product with so many rows, and such sums, is computed as dot products along K, with
+  // nothing packed, where A and B are adjacent along it.
+  bool (*are_few_rows)(Index M, Index K);
+
   // Bytes of an operand K x N packed whole, and the packing of it.
   Index (*packed_bytes)(Index K, Index N);
   void (*pack_operand)(Index K, Index N, const Operand<T>& b, void* to);

@@ -85,10 +85,6 @@ Matmul<T> transposed(const Matmul<T>& p) {
   return t;
 }
 
-// Products with up to this many rows are dot products along K where A and B are adjacent along it,
-// and K is a few vectors long: each sum's lanes are added up in the end.
-constexpr Index MAX_FEW_ROWS = 4;
-
 // Threads, of at most `threads`, that a product of this size is worth.
 Index useful_threads(Index M, Index N, Index K, Index threads);
 

@@ -162,8 +162,7 @@ class BlockedMatmul {
     }
     // By the product's rows and not by this thread's: the two ways sum in other orders, and C is to
     // have the same bits for any number of threads.
-    if (p.M <= MAX_FEW_ROWS && p.K >= FEW_ROWS_TERMS<S> && p.a.col_stride == 1 &&
-        p.b.row_stride == 1 && !p.packed_b) {
+    if (are_few_rows<T>(p.M, p.K) && p.a.col_stride == 1 && p.b.row_stride == 1 && !p.packed_b) {
       run_few_rows(rows, cols);
       if (col_sum) flush_col_sum(cols);
       return;
@@ -183,13 +182,17 @@ class BlockedMatmul {
   void run_few_rows(Range rows, Range cols) {
     use_partial(rows, cols, p.taker != nullptr);
     first_k_block = last_k_block = true;
-    TileStore<T> out = store_of_row(rows.begin);
+    const Index heights = ceil_div(rows.size(), DOT_ROWS);
     for (Index n = cols.begin; n < cols.end; n += L) {
-      const Index left = cols.end - n;
-      out.last_lanes = int(left < L ? left : L);
-      point_at(out, rows.begin, n, cols.begin);
-      few_rows_tiles<T>[rows.size() - 1](p.K, p.a.data + rows.begin* p.a.row_stride, p.a.row_stride,
-                                         p.b.data + n* p.b.col_stride, p.b.col_stride, out);
+      for (Index height = 0; height < heights; ++height) {
+        const Range r = part(rows.size(), heights, height);
+        const Index m = rows.begin + r.begin, left = cols.end - n;
+        TileStore<T> out = store_of_row(m);
+        out.last_lanes = int(left < L ? left : L);
+        point_at(out, m, n, cols.begin);
+        few_rows_tiles<T>[r.size() - 1](p.K, p.a.data + m* p.a.row_stride, p.a.row_stride,
+                                        p.b.data + n* p.b.col_stride, p.b.col_stride, out);
+      }
     }
     hand_over(rows, cols);
   }

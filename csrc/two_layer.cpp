@@ -166,17 +166,19 @@ class WeightGradient {
 }  // namespace
 
 template <class T>
-bool features_first(Index batch, Index hidden_features) {
+bool features_first(Index batch, Index in_features, Index hidden_features) {
   // Lanes of work per unit of the sum: rows x columns rounded up to whole vectors, and packing
   // the operand whose elements run along the vectors. Where both are close, rows of samples are
   // better: the later products find their operands in the order in which they read them (4% over
   // the whole of 512 x 1024 x 4096 x 1024).
-  constexpr Index PACK_COST = 12;
-  if (batch <= MAX_FEW_ROWS) return false;  // dot products, for which nothing is packed
-  const Index lanes = kernels().of<T>().lanes;
-  const auto whole = [lanes](Index n) { return ceil_div(n, lanes) * lanes; };
+  constexpr Index PACK_COST = 12, ADD_UP_COST = 100;  // the latter of a dot product's lanes
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  const auto whole = [&](Index n) { return ceil_div(n, kernel.lanes) * kernel.lanes; };
   const Index batch_along = whole(batch) * (hidden_features + PACK_COST);
-  const Index hidden_along = whole(hidden_features) * (batch + PACK_COST);
+  Index hidden_along = whole(hidden_features) * (batch + PACK_COST);
+  if (kernel.are_few_rows(batch, in_features)) {
+    hidden_along = hidden_features * (batch + batch * ADD_UP_COST / in_features);
+  }
   return batch_along * 11 < hidden_along * 10;
 }
 
@@ -225,7 +227,7 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
   gathered(f.shape, threads, [&] {
     for (Index row = 0; row < f.shape.batch; row += chunk) {
       const Index rows = std::min(chunk, f.shape.batch - row);
-      const bool samples_along = f.a ? f.a.col_stride != 1 : features_first<T>(rows, hidden);
+      const bool samples_along = f.a ? f.a.col_stride != 1 : features_first<T>(rows, in, hidden);
       const Deal deal = deal_samples<T>(f.shape, rows, samples_along, threads);
       // Threads that write into one line of a kept activation would take it from each other.
       const bool apart = !f.a || !samples_along || f.a.col_stride * Index(sizeof(T)) % 64 == 0;
@@ -291,7 +293,8 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
       const Matrix<const T> grad_y = f.grad_y.from_row(row);
       Matrix<const T> a = f.a.from_row(row);
       if (recompute) {
-        const Matrix<T> again = hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, hidden));
+        const Matrix<T> again =
+            hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, in, hidden));
         linear(rows, in, hidden, f.x.from_row(row), f.w1, f.b1, true, again, threads);
         a = again;
       }
@@ -319,7 +322,7 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
 }
 
 #define INSTANTIATE(T)                                                   \
-  template bool features_first<T>(Index, Index);                         \
+  template bool features_first<T>(Index, Index, Index);                  \
   template void linear_relu_forward(const LinearReluForward<T>&, int);   \
   template void linear_relu_backward(const LinearReluBackward<T>&, int); \
   template void two_layer_forward(const TwoLayerForward<T>&, int);       \

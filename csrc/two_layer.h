@@ -75,6 +75,6 @@ void two_layer_backward(const TwoLayerBackward<T>&, int threads);
 // Whether the activation of this size is better kept with its features first, that is with the
 // samples adjacent in memory.
 template <class T>
-bool features_first(Index batch, Index hidden_features);
+bool features_first(Index batch, Index in_features, Index hidden_features);
 
 }  // namespace twolayer

@@ -14,6 +14,8 @@ from .problems import DTYPES, dtype_id
 
 # Full tiles, tails of both sides, several blocks of K and few rows.
 SIZES = [(24, 64, 64), (13, 37, 64), (7, 530, 9), (61, 5, 1100), (3, 70, 40)]
+# Dot products: rows in several heights, tails of both sides, several chains of sums.
+FEW_ROWS = [(1, 35, 64), (3, 70, 41), (8, 37, 131), (14, 18, 230), (39, 5, 640), (2, 21, 13000)]
 STEPS = ("row_bias", "col_bias", "relu", "mask", "row_sum", "col_sum")
 EPILOGUES = [
     *((step,) for step in STEPS),
@@ -22,7 +24,7 @@ EPILOGUES = [
 ]
 
 
-def product(dtype, size, epilogue, transposed, threads):
+def product(dtype, size, epilogue, layout, threads):
     """Ours and the formula's in float64: c, row_sum, col_sum."""
     M, N, K = size
     generator = torch.Generator().manual_seed(1)
@@ -56,9 +58,9 @@ def product(dtype, size, epilogue, transposed, threads):
         if name in given:
             wanted[name] = given[name] + c.sum(axis)
 
-    def laid_out(t):
+    def laid_out(t, by_column=layout == "columns"):
         t = t.to(dtype)
-        return t.T.contiguous().T if transposed and t.dim() == 2 else t
+        return t.T.contiguous().T if by_column and t.dim() == 2 else t
 
     mine = {
         name: value.clone() if name.endswith("_sum") else laid_out(value)
@@ -66,16 +68,23 @@ def product(dtype, size, epilogue, transposed, threads):
         if name != "relu"
     }
     out = laid_out(torch.full((M, N), torch.nan))
-    _cpu.matmul(threads, a.to(dtype), b.to(dtype), out, relu="relu" in given, **mine)
+    b = laid_out(b, by_column=layout == "along_k")
+    _cpu.matmul(threads, a.to(dtype), b, out, relu="relu" in given, **mine)
     return wanted, {"c": out} | {name: mine[name] for name in wanted if name != "c"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
-@pytest.mark.parametrize("transposed", [False, True], ids=["rows", "columns"])
-def test_every_epilogue(dtype, size, transposed):
+@pytest.mark.parametrize(
+    ("size", "layout"),
+    [
+        *itertools.product(SIZES, ("rows", "columns")),
+        *((size, "along_k") for size in FEW_ROWS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
+)
+def test_every_epilogue(dtype, size, layout):
     for epilogue, threads in itertools.product(EPILOGUES, (1, 3)):
-        wanted, results = product(dtype, size, epilogue, transposed, threads)
+        wanted, results = product(dtype, size, epilogue, layout, threads)
         for name in wanted:
             label = f"{name} of {'+'.join(epilogue)} on {threads} threads"
             assert_equal(label, results[name], wanted[name].to(results[name].dtype))

@@ -83,11 +83,11 @@ Layout Training<T>::layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& 
                        kernel.packed_bytes(in, batch) <= OWN_BATCH_BYTES;
   const Index features = ceil_div(hidden, layout.threads);
   layout.samples_along = layout.own_batches ? along_own_batches(batch, features, lanes)
-                                            : features_first<T>(batch, features);
+                                            : features_first<T>(batch, in, features);
   // Vectors along a few outputs would be half empty.
   const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
   layout.outputs_first =
-      loss.target == Target::classes || few_outputs || features_first<T>(batch, out);
+      loss.target == Target::classes || few_outputs || features_first<T>(batch, hidden, out);
   layout.output_stride = layout.outputs_first ? row_stride<S>(batch) : std::max<Index>(1, out);
   return layout;
 }

@@ -46,13 +46,13 @@ def describe(sizes: tuple[int, int, int, int] | None) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _features_first(dtype: torch.dtype, batch: int, features: int) -> bool:
-    return _cpu.features_first(_DTYPES[dtype], batch, features)
+def _features_first(dtype: torch.dtype, batch: int, in_features: int, features: int) -> bool:
+    return _cpu.features_first(_DTYPES[dtype], batch, in_features, features)
 
 
-def _new_activation(batch: int, features: int, dtype: torch.dtype) -> Tensor:
+def _new_activation(batch: int, in_features: int, features: int, dtype: torch.dtype) -> Tensor:
     """Memory for an activation, in the layout that suits its size."""
-    if _features_first(dtype, batch, features):
+    if _features_first(dtype, batch, in_features, features):
         return torch.empty(features, batch, dtype=dtype).T
     return torch.empty(batch, features, dtype=dtype)
 
@@ -107,9 +107,9 @@ def two_layer_forward(
     b2: Tensor | None,
     keep_activation: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    dtype, batch = x.dtype, x.shape[0]
+    dtype, (batch, in_features) = x.dtype, x.shape
     out_features, hidden_features = w2.shape
-    a = _new_activation(batch, hidden_features, dtype) if keep_activation else None
+    a = _new_activation(batch, in_features, hidden_features, dtype) if keep_activation else None
     y = torch.empty(batch, out_features, dtype=dtype)
     x = x.resolve_neg() if x.is_neg() else x  # as _plain, in half its time
     w1 = w1.resolve_neg() if w1.is_neg() else w1

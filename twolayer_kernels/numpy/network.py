@@ -127,9 +127,11 @@ def _forward(
 ) -> tuple[Array, Gradient]:
     CHECKS.two_layer(x, w1, w2, b1, b2)
     rows = _matrix(x)
-    batch, (out_features, hidden_features) = rows.shape[0], w2.shape
+    (batch, in_features), (out_features, hidden_features) = rows.shape, w2.shape
     a: Gradient = None
-    if keep_activation and _cpu.features_first(DTYPES[x.dtype], batch, hidden_features):
+    if keep_activation and _cpu.features_first(
+        DTYPES[x.dtype], batch, in_features, hidden_features
+    ):
         a = np.empty((hidden_features, batch), x.dtype).T
     elif keep_activation:
         a = np.empty((batch, hidden_features), x.dtype)
