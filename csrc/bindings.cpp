@@ -167,10 +167,12 @@ double fma_rate_(DType dtype, int threads, double seconds) {
   return rate;
 }
 
-bool features_first_(DType dtype, Index batch, Index in_features, Index hidden_features) {
+bool features_first_(DType dtype, Index batch, Index in_features, Index hidden_features,
+                     Index out_features) {
   bool result = false;
   for_dtype(dtype, py::none(), [&](auto type) {
-    result = features_first<decltype(type)>(batch, in_features, hidden_features);
+    using T = decltype(type);
+    result = features_first<T>({batch, in_features, hidden_features, out_features}, true);
   });
   return result;
 }
@@ -204,7 +206,7 @@ PYBIND11_MODULE(_cpu, m) {
         "where a is None.");
   add_watching(m);
   m.def("features_first", &features_first_, "dtype"_a, "batch"_a, "in_features"_a,
-        "hidden_features"_a,
+        "hidden_features"_a, "out_features"_a,
         "Whether the activation is better kept with the samples adjacent in memory.");
   m.def("matmul", &matmul_, "threads"_a, "a"_a, "b"_a, "c"_a, py::kw_only(),
         "row_bias"_a = py::none(), "col_bias"_a = py::none(), "relu"_a = false,

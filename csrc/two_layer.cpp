@@ -166,20 +166,28 @@ class WeightGradient {
 }  // namespace
 
 template <class T>
-bool features_first(Index batch, Index in_features, Index hidden_features) {
-  // Lanes of work per unit of the sum: rows x columns rounded up to whole vectors, and packing
-  // the operand whose elements run along the vectors. Where both are close, rows of samples are
-  // better: the later products find their operands in the order in which they read them (4% over
-  // the whole of 512 x 1024 x 4096 x 1024).
-  constexpr Index PACK_COST = 12, ADD_UP_COST = 100;  // the latter of a dot product's lanes
+Index product_cost(Index M, Index N, Index K, bool along_k) {
+  // In lanes of multiply-adds: packing an element of B, and adding up the lanes of a sum.
+  constexpr Index PACK = 12, ADD_UP = 100;
   const KernelsOf<T>& kernel = kernels().of<T>();
-  const auto whole = [&](Index n) { return ceil_div(n, kernel.lanes) * kernel.lanes; };
-  const Index batch_along = whole(batch) * (hidden_features + PACK_COST);
-  Index hidden_along = whole(hidden_features) * (batch + PACK_COST);
-  if (kernel.are_few_rows(batch, in_features)) {
-    hidden_along = hidden_features * (batch + batch * ADD_UP_COST / in_features);
+  const Index few = kernel.are_few_rows(M, K) ? M : N == 1 && kernel.are_few_rows(1, K) ? N : 0;
+  if (along_k && few > 0) return M * N * (K + ADD_UP);
+  return ceil_div(N, kernel.lanes) * kernel.lanes * (M + PACK) * K;
+}
+
+template <class T>
+bool features_first(const Shape& s, bool backward) {
+  Index samples = product_cost<T>(s.batch, s.hidden_features, s.in_features, true) +
+                  product_cost<T>(s.batch, s.out_features, s.hidden_features, true);
+  Index features = product_cost<T>(s.hidden_features, s.batch, s.in_features, true) +
+                   product_cost<T>(s.batch, s.out_features, s.hidden_features, false);
+  if (backward) {
+    samples += product_cost<T>(s.batch, s.hidden_features, s.out_features, false);
+    features += product_cost<T>(s.hidden_features, s.batch, s.out_features, false);
   }
-  return batch_along * 11 < hidden_along * 10;
+  // Where both are close, rows of samples are better: the later products find their operands in the
+  // order in which they read them (4% over the whole of 512 x 1024 x 4096 x 1024).
+  return features * 11 < samples * 10;
 }
 
 template <class T>
@@ -227,7 +235,8 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
   gathered(f.shape, threads, [&] {
     for (Index row = 0; row < f.shape.batch; row += chunk) {
       const Index rows = std::min(chunk, f.shape.batch - row);
-      const bool samples_along = f.a ? f.a.col_stride != 1 : features_first<T>(rows, in, hidden);
+      const bool samples_along =
+          f.a ? f.a.col_stride != 1 : features_first<T>({rows, in, hidden, out}, false);
       const Deal deal = deal_samples<T>(f.shape, rows, samples_along, threads);
       // Threads that write into one line of a kept activation would take it from each other.
       const bool apart = !f.a || !samples_along || f.a.col_stride * Index(sizeof(T)) % 64 == 0;
@@ -294,7 +303,7 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
       Matrix<const T> a = f.a.from_row(row);
       if (recompute) {
         const Matrix<T> again =
-            hidden_scratch<T>(0, rows, hidden, features_first<T>(rows, in, hidden));
+            hidden_scratch<T>(0, rows, hidden, features_first<T>({rows, in, hidden, out}, true));
         linear(rows, in, hidden, f.x.from_row(row), f.w1, f.b1, true, again, threads);
         a = again;
       }
@@ -322,7 +331,8 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
 }
 
 #define INSTANTIATE(T)                                                   \
-  template bool features_first<T>(Index, Index, Index);                  \
+  template Index product_cost<T>(Index, Index, Index, bool);             \
+  template bool features_first<T>(const Shape&, bool);                   \
   template void linear_relu_forward(const LinearReluForward<T>&, int);   \
   template void linear_relu_backward(const LinearReluBackward<T>&, int); \
   template void two_layer_forward(const TwoLayerForward<T>&, int);       \

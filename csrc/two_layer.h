@@ -72,9 +72,14 @@ void two_layer_forward(const TwoLayerForward<T>&, int threads);
 template <class T>
 void two_layer_backward(const TwoLayerBackward<T>&, int threads);
 
-// Whether the activation of this size is better kept with its features first, that is with the
-// samples adjacent in memory.
+// What a product costs, in multiply-adds of which unused lanes count too: C, M x N, is adjacent
+// along its rows; `along_k`: both operands are adjacent along K.
 template <class T>
-bool features_first(Index batch, Index in_features, Index hidden_features);
+Index product_cost(Index M, Index N, Index K, bool along_k);
+
+// Whether the activation is better kept with its features first, that is with the samples adjacent
+// in memory; `backward`: whether a backward will read it.
+template <class T>
+bool features_first(const Shape& shape, bool backward);
 
 }  // namespace twolayer

@@ -41,7 +41,9 @@ def two_layer_backward(
     grad_b1: Any,
     grad_b2: Any,
 ) -> None: ...
-def features_first(dtype: DType, batch: int, in_features: int, hidden_features: int) -> bool: ...
+def features_first(
+    dtype: DType, batch: int, in_features: int, hidden_features: int, out_features: int
+) -> bool: ...
 def matmul(
     threads: int,
     a: Any,

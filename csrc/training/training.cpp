@@ -83,11 +83,12 @@ Layout Training<T>::layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& 
                        kernel.packed_bytes(in, batch) <= OWN_BATCH_BYTES;
   const Index features = ceil_div(hidden, layout.threads);
   layout.samples_along = layout.own_batches ? along_own_batches(batch, features, lanes)
-                                            : features_first<T>(batch, in, features);
+                                            : features_first<T>({batch, in, features, out}, true);
   // Vectors along a few outputs would be half empty.
   const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
-  layout.outputs_first =
-      loss.target == Target::classes || few_outputs || features_first<T>(batch, hidden, out);
+  layout.outputs_first = loss.target == Target::classes || few_outputs ||
+                         product_cost<T>(out, batch, hidden, false) * 11 <
+                             product_cost<T>(batch, out, hidden, false) * 10;
   layout.output_stride = layout.outputs_first ? row_stride<S>(batch) : std::max<Index>(1, out);
   return layout;
 }

@@ -46,15 +46,17 @@ def describe(sizes: tuple[int, int, int, int] | None) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _features_first(dtype: torch.dtype, batch: int, in_features: int, features: int) -> bool:
-    return _cpu.features_first(_DTYPES[dtype], batch, in_features, features)
+def _features_first(dtype: torch.dtype, *sizes: int) -> bool:
+    return _cpu.features_first(_DTYPES[dtype], *sizes)
 
 
-def _new_activation(batch: int, in_features: int, features: int, dtype: torch.dtype) -> Tensor:
-    """Memory for an activation, in the layout that suits its size."""
-    if _features_first(dtype, batch, in_features, features):
-        return torch.empty(features, batch, dtype=dtype).T
-    return torch.empty(batch, features, dtype=dtype)
+def _new_activation(batch: int, sizes: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    """Memory for an activation of a network of these sizes, in the layout that suits them."""
+    shape = batch, sizes[1]
+    if _features_first(dtype, batch, *sizes):
+        # Not the transpose of another tensor: autograd spends 5 us on keeping a view.
+        return torch.empty_strided(shape, (1, max(1, batch)), dtype=dtype)
+    return torch.empty(shape, dtype=dtype)
 
 
 def _new_gradient(t: Tensor) -> Tensor:
@@ -109,7 +111,8 @@ def two_layer_forward(
 ) -> tuple[Tensor, Tensor | None]:
     dtype, (batch, in_features) = x.dtype, x.shape
     out_features, hidden_features = w2.shape
-    a = _new_activation(batch, in_features, hidden_features, dtype) if keep_activation else None
+    sizes = in_features, hidden_features, out_features
+    a = _new_activation(batch, sizes, dtype) if keep_activation else None
     y = torch.empty(batch, out_features, dtype=dtype)
     x = x.resolve_neg() if x.is_neg() else x  # as _plain, in half its time
     w1 = w1.resolve_neg() if w1.is_neg() else w1

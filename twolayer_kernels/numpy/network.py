@@ -130,7 +130,7 @@ def _forward(
     (batch, in_features), (out_features, hidden_features) = rows.shape, w2.shape
     a: Gradient = None
     if keep_activation and _cpu.features_first(
-        DTYPES[x.dtype], batch, in_features, hidden_features
+        DTYPES[x.dtype], batch, in_features, hidden_features, out_features
     ):
         a = np.empty((hidden_features, batch), x.dtype).T
     elif keep_activation:
