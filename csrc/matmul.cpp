@@ -15,15 +15,17 @@ namespace {
 
 // Multiply-adds that one thread finishes in about the time that waking a second one takes.
 constexpr Index WORK_PER_THREAD = 100000;
-// Sums of fewer terms are little but stores: one thread does as many, up to so many elements.
-constexpr Index FEW_TERMS = 4, CACHED_ELEMENTS = 1 << 20;
+// Sums of fewer terms are little but stores: one thread does up to so many elements, fewer of them
+// where nothing reads them next.
+constexpr Index FEW_TERMS = 4, CACHED_ELEMENTS = 1 << 20, LAST_ELEMENTS = 1 << 17;
 // Packing an element of B costs about as much as this many lanes of multiply-adds.
 constexpr Index PACK_COST = 12;
 
 }  // namespace
 
-Index useful_threads(Index M, Index N, Index K, Index threads) {
-  if (K < FEW_TERMS && M * N < CACHED_ELEMENTS) return 1;
+Index useful_threads(Index M, Index N, Index K, Index threads, bool is_last) {
+  const Index most = is_last ? LAST_ELEMENTS : CACHED_ELEMENTS;
+  if (K < FEW_TERMS) return M * N < most ? 1 : std::min<Index>(threads, 1 + M * N / most);
   return std::max<Index>(1, std::min(threads, M * N * K / WORK_PER_THREAD));
 }
 
@@ -35,8 +37,7 @@ struct Grid {
 
 // The grid of threads over C with the least work in its largest block, where each thread packs
 // the columns of B that it uses. Columns are dealt in whole vectors.
-Grid choose_grid(Index M, Index N, Index K, Index lanes, int threads) {
-  const Index count = useful_threads(M, N, K, threads);
+Grid choose_grid(Index M, Index N, Index lanes, Index count) {
   Grid best;
   Index best_cost = -1;
   for (Index rows = 1; rows <= count; ++rows) {
@@ -79,8 +80,9 @@ void matmul(const Matmul<T>& problem, int threads) {
   if (p.M == 0 || p.N == 0) return;
   const KernelsOf<T>& kernel = kernels().of<T>();
   // The blocks of a packed operand are cut for all of its columns.
-  const Grid grid = p.packed_b ? Grid{std::min(p.M, useful_threads(p.M, p.N, p.K, threads)), 1}
-                               : choose_grid(p.M, p.N, p.K, kernel.lanes, threads);
+  const Index useful = useful_threads(p.M, p.N, p.K, threads, p.is_last);
+  const Grid grid =
+      p.packed_b ? Grid{std::min(p.M, useful), 1} : choose_grid(p.M, p.N, kernel.lanes, useful);
   const Index count = grid.rows * grid.cols;
   if (count == 1) {
     return kernel.matmul_block(p, {0, p.M}, {0, p.N}, p.row_sum, p.col_sum);

@@ -40,6 +40,10 @@ struct Matmul {
   // Where given, the sums go there and no epilogue runs; C is only what it makes of them.
   const SumsTaker<T>* taker = nullptr;
 
+  // Whether no product reads C next. Where sums have few terms, that one would wait longer for what
+  // other threads have written than they have saved.
+  bool is_last = false;
+
   // B as a kernel's pack_operand() left it, in the place of `b`. C must have a unit column stride.
   const void* packed_b = nullptr;
 };
@@ -86,7 +90,7 @@ Matmul<T> transposed(const Matmul<T>& p) {
 }
 
 // Threads, of at most `threads`, that a product of this size is worth.
-Index useful_threads(Index M, Index N, Index K, Index threads);
+Index useful_threads(Index M, Index N, Index K, Index threads, bool is_last = false);
 
 // Runs the product on at most `threads` threads. The result does not depend on the run, and in
 // C not on the number of threads either; row_sum and col_sum depend on it in the last bits.

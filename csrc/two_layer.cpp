@@ -131,6 +131,7 @@ void linear(Index batch, Index in_features, Index out_features, Matrix<const T> 
   p.a = x, p.b = w.transposed(), p.c = out;
   p.col_bias = b;
   p.relu = relu;
+  p.is_last = !relu;
   matmul(p, threads);
 }
 
