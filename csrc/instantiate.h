@@ -8,6 +8,7 @@
 #endif
 
 #include <cmath>
+#include <type_traits>
 
 #include "kernels.h"
 #include "parts.h"
@@ -25,6 +26,8 @@ namespace {
 
 #include "few_rows.h"
 
+#include "in_place.h"
+
 #include "matmul_block.h"
 
 #include "elementwise.h"
@@ -41,13 +44,21 @@ bool supported() { return ISA_SUPPORTED; }
 
 template <class T>
 constexpr KernelsOf<T> kernels_of() {
-  return {lanes<Sum<T>>,    &matmul_block<T>,
-          &are_few_rows<T>, &packed_bytes<T>,
-          &pack_operand<T>, &masked_copy<T>,
-          &column_sums<T>,  &fma_rounds<T>,
-          &round_sums<T>,   &gather<T>,
-          optimizers<T>,    sizeof(optimizers<T>) / sizeof(optimizers<T>[0]),
-          losses<T>,        sizeof(losses<T>) / sizeof(losses<T>[0])};
+  return {lanes<Sum<T>>,
+          &matmul_block<T>,
+          &are_few_rows<T>,
+          &is_b_used_in_place<T>,
+          &packed_bytes<T>,
+          &pack_operand<T>,
+          &masked_copy<T>,
+          &column_sums<T>,
+          &fma_rounds<T>,
+          &round_sums<T>,
+          &gather<T>,
+          optimizers<T>,
+          sizeof(optimizers<T>) / sizeof(optimizers<T>[0]),
+          losses<T>,
+          sizeof(losses<T>) / sizeof(losses<T>[0])};
 }
 
 #define STRING_OF(name) #name

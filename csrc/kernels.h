@@ -23,6 +23,9 @@ struct KernelsOf {
   // nothing packed, where A and B are adjacent along it.
   bool (*are_few_rows)(Index M, Index K);
 
+  // Whether it reads B where it is, with nothing packed, where that is adjacent along its rows.
+  bool (*is_b_used_in_place)(Index M, Index K);
+
   // Bytes of an operand K x N packed whole, and the packing of it.
   Index (*packed_bytes)(Index K, Index N);
   void (*pack_operand)(Index K, Index N, const Operand<T>& b, void* to);

@@ -167,6 +167,11 @@ class BlockedMatmul {
       if (col_sum) flush_col_sum(cols);
       return;
     }
+    if (is_b_used_in_place<T>(p.M, p.K) && p.b.col_stride == 1 && !p.packed_b) {
+      run_in_place(rows, cols);
+      if (col_sum) flush_col_sum(cols);
+      return;
+    }
     // Sums that do not fit C's type wait in float, if more than one block of K or call adds to
     // them; those that somebody takes in any case, since C holds something else.
     const bool several_blocks = p.K > BLOCK_K * G;
@@ -195,6 +200,59 @@ class BlockedMatmul {
       }
     }
     hand_over(rows, cols);
+  }
+
+  // Likewise, a panel of B at a time.
+  void run_in_place(Range rows, Range cols) {
+    use_partial(rows, cols, p.taker != nullptr);
+    first_k_block = last_k_block = true;
+    const Index vectors = ceil_div(cols.size(), L), panels = ceil_div(vectors, MAX_NV);
+    const Index heights = ceil_div(rows.size(), MAX_MR);
+    const Matrix<const S> a = widened_rows(rows);
+    for (Index panel = 0; panel < panels; ++panel) {
+      const Range v = part(vectors, panels, panel);
+      const Index n = cols.begin + v.begin * L, last = cols.end - (n + (v.size() - 1) * L);
+      for (Index height = 0; height < heights; ++height) {
+        const Range r = part(rows.size(), heights, height);
+        const Index m = rows.begin + r.begin;
+        TileStore<T> out = store_of_row(m);
+        out.last_lanes = int(last < L ? last : L);
+        point_at(out, m, n, cols.begin);
+        in_place_tiles<T>.at[r.size() - 1][v.size() - 1](p.K, a.from_row(r.begin).data,
+                                                         a.row_stride, a.col_stride, p.b.data + n,
+                                                         p.b.row_stride, out);
+      }
+    }
+    hand_over(rows, cols);
+  }
+
+  // A few rows of A in the type of the sums.
+  Matrix<const S> widened_rows(Range rows) {
+    const Matrix<const T> a = p.a.from_row(rows.begin);
+    if constexpr (std::is_same_v<T, S>) {
+      return a;
+    } else {
+      S* const copy = scratch<S>(3, IN_PLACE_ELEMENTS);
+      // In vectors along the side on which A is adjacent; along its rows where it is on neither.
+      const bool by_column = a.row_stride == 1 && a.col_stride != 1;
+      const Matrix<const T> from = by_column ? a.transposed() : a;
+      const Index lines = by_column ? p.K : rows.size(), length = by_column ? rows.size() : p.K;
+      for (Index line = 0; line < lines; ++line) {
+        for (Index i = 0; i < length; i += L) {
+          const int used = int(length - i < L ? length - i : L);
+          const T* const first = from.data + line * from.row_stride + i * from.col_stride;
+          Vec<S> values = {};
+          if (from.col_stride == 1) {
+            values = widen(first, used);
+          } else {
+            for (int j = 0; j < used; ++j) values[j] = widen_one(first + j * from.col_stride);
+          }
+          store_first(copy + line * length + i, values, used);
+        }
+      }
+      if (by_column) return {copy, 1, length};
+      return {copy, p.K, 1};
+    }
   }
 
   // All of K for a block of C.

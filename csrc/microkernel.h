@@ -29,8 +29,11 @@ struct TileStore {
   S* col_sum;  // adjacent, padded to whole vectors
 };
 
+// Always inlined: the address of sums that are passed to a call makes the compiler write them to
+// memory in each step of the loop before it.
 template <class T, int MR, int NV>
-inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV], const TileStore<T>& out) {
+__attribute__((always_inline)) inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV],
+                                                      const TileStore<T>& out) {
   using S = Sum<T>;
   constexpr int L = lanes<S>;
   const auto used = [&](int j) { return j < NV - 1 ? L : out.last_lanes; };

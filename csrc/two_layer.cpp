@@ -167,24 +167,27 @@ class WeightGradient {
 }  // namespace
 
 template <class T>
-Index product_cost(Index M, Index N, Index K, bool along_k) {
+Index product_cost(Index M, Index N, Index K, Operands operands) {
   // In lanes of multiply-adds: packing an element of B, and adding up the lanes of a sum.
   constexpr Index PACK = 12, ADD_UP = 100;
   const KernelsOf<T>& kernel = kernels().of<T>();
-  const Index few = kernel.are_few_rows(M, K) ? M : N == 1 && kernel.are_few_rows(1, K) ? N : 0;
-  if (along_k && few > 0) return M * N * (K + ADD_UP);
-  return ceil_div(N, kernel.lanes) * kernel.lanes * (M + PACK) * K;
+  const bool few = kernel.are_few_rows(M, K) || (N == 1 && kernel.are_few_rows(1, K));
+  if (operands == Operands::along_k && few) return M * N * (K + ADD_UP);
+  const bool in_place = operands == Operands::b_in_rows && kernel.is_b_used_in_place(M, K);
+  return ceil_div(N, kernel.lanes) * kernel.lanes * (M + (in_place ? 0 : PACK)) * K;
 }
 
 template <class T>
 bool features_first(const Shape& s, bool backward) {
-  Index samples = product_cost<T>(s.batch, s.hidden_features, s.in_features, true) +
-                  product_cost<T>(s.batch, s.out_features, s.hidden_features, true);
-  Index features = product_cost<T>(s.hidden_features, s.batch, s.in_features, true) +
-                   product_cost<T>(s.batch, s.out_features, s.hidden_features, false);
+  const Index batch = s.batch, in = s.in_features, hidden = s.hidden_features;
+  const Index out = s.out_features;
+  Index samples = product_cost<T>(batch, hidden, in, Operands::along_k) +
+                  product_cost<T>(batch, out, hidden, Operands::along_k);
+  Index features = product_cost<T>(hidden, batch, in, Operands::along_k) +
+                   product_cost<T>(batch, out, hidden, Operands::others);
   if (backward) {
-    samples += product_cost<T>(s.batch, s.hidden_features, s.out_features, false);
-    features += product_cost<T>(s.hidden_features, s.batch, s.out_features, false);
+    samples += product_cost<T>(batch, hidden, out, Operands::b_in_rows);
+    features += product_cost<T>(hidden, batch, out, Operands::others);
   }
   // Where both are close, rows of samples are better: the later products find their operands in the
   // order in which they read them (4% over the whole of 512 x 1024 x 4096 x 1024).
@@ -332,7 +335,7 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
 }
 
 #define INSTANTIATE(T)                                                   \
-  template Index product_cost<T>(Index, Index, Index, bool);             \
+  template Index product_cost<T>(Index, Index, Index, Operands);         \
   template bool features_first<T>(const Shape&, bool);                   \
   template void linear_relu_forward(const LinearReluForward<T>&, int);   \
   template void linear_relu_backward(const LinearReluBackward<T>&, int); \

@@ -72,10 +72,12 @@ void two_layer_forward(const TwoLayerForward<T>&, int threads);
 template <class T>
 void two_layer_backward(const TwoLayerBackward<T>&, int threads);
 
-// What a product costs, in multiply-adds of which unused lanes count too: C, M x N, is adjacent
-// along its rows; `along_k`: both operands are adjacent along K.
+// How A and B of a product lie: both adjacent along K, or B along its rows, or otherwise.
+enum class Operands { along_k, b_in_rows, others };
+
+// What a product costs, in multiply-adds of which unused lanes count too. C is adjacent along rows.
 template <class T>
-Index product_cost(Index M, Index N, Index K, bool along_k);
+Index product_cost(Index M, Index N, Index K, Operands operands);
 
 // Whether the activation is better kept with its features first, that is with the samples adjacent
 // in memory; `backward`: whether a backward will read it.

@@ -12,8 +12,8 @@ from twolayer_kernels.backends.cpu import _cpu
 from .comparing import assert_equal
 from .problems import DTYPES, dtype_id
 
-# Full tiles, tails of both sides, several blocks of K and few rows.
-SIZES = [(24, 64, 64), (13, 37, 64), (7, 530, 9), (61, 5, 1100), (3, 70, 40)]
+# Full tiles, tails of both sides, several blocks of K, and rows for which B is used in place.
+SIZES = [(24, 64, 64), (13, 37, 64), (7, 530, 9), (61, 5, 1100), (3, 70, 40), (4, 300, 700)]
 # Dot products: rows in several heights, tails of both sides, several chains of sums.
 FEW_ROWS = [(1, 35, 64), (3, 70, 41), (8, 37, 131), (14, 18, 230), (39, 5, 640), (2, 21, 13000)]
 STEPS = ("row_bias", "col_bias", "relu", "mask", "row_sum", "col_sum")

@@ -87,8 +87,8 @@ Layout Training<T>::layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& 
   // Vectors along a few outputs would be half empty.
   const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
   layout.outputs_first = loss.target == Target::classes || few_outputs ||
-                         product_cost<T>(out, batch, hidden, false) * 11 <
-                             product_cost<T>(batch, out, hidden, false) * 10;
+                         product_cost<T>(out, batch, hidden, Operands::others) * 11 <
+                             product_cost<T>(batch, out, hidden, Operands::others) * 10;
   layout.output_stride = layout.outputs_first ? row_stride<S>(batch) : std::max<Index>(1, out);
   return layout;
 }
