@@ -23,9 +23,6 @@ class Lease {
   // To be called between lay_out and finish: wakes those who sleep, for `parts` parts.
   static void call(Index parts);
 
-  // Lets go of it in the child of a fork, where nothing of the pool is left.
-  void forget() { board_ = nullptr; }
-
  private:
   Board* board_ = nullptr;
   Index steady_ = 0;

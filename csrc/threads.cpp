@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include "pool.h"
 #include "processors.h"
 
 namespace twolayer {
@@ -88,8 +89,8 @@ void with_board(Board* board, bool pooled, Fn fn) {
 }
 
 template <class Fn>
-void with_pool(Index threads, Fn fn) {
-  const Lease lease(threads, false);
+void with_pool(Index threads, Region region, Fn fn) {
+  const Lease lease(threads, region == Region::many_pieces);
   with_board(lease.board(), true, fn);
 }
 
@@ -173,11 +174,11 @@ void with_team(Fn fn) {
 #endif
 
 template <class Fn>
-void with_engine(Index parts, Fn fn) {
+void with_engine(Index parts, Region region, Fn fn) {
 #if defined(_OPENMP)
   if (take_team(parts)) return with_team(fn);
 #endif
-  with_pool(parts, fn);
+  with_pool(parts, region, fn);
 }
 
 }  // namespace
@@ -189,13 +190,13 @@ void run_parts(Index parts, Work work) {
     run_on_board(parts, work);
   };
   if (state.board != nullptr) return run();
-  with_engine(parts, run);
+  with_engine(parts, Region::brief, run);
 }
 
-void run_in_one_region(Index threads, Work body) {
+void run_in_one_region(Index threads, Work body, Region region) {
   const auto run = [&] { body.call(body.fn, 0); };
   if (inside_part() || state.board != nullptr || threads < 2) return run();
-  with_engine(threads, run);
+  with_engine(threads, region, run);
 }
 
 void check_engine() {
@@ -213,22 +214,6 @@ void check_engine() {
 
 // The child of a fork inside a run goes on alone.
 const int registered = pthread_atfork(nullptr, nullptr, [] { state = {}; });
-
-PoolRun::PoolRun(int threads) {
-  if (threads < 2 || inside_part() || state.board != nullptr) return;
-  lease.emplace(threads, true);
-  state.board = lease->board();
-  state.pooled = true;
-}
-
-PoolRun::~PoolRun() {
-  if (!lease) return;
-  if (state.board == lease->board()) {
-    state.board = nullptr;
-  } else {
-    lease->forget();
-  }
-}
 
 CalledBeside::CalledBeside(Neighbour neighbour) : before(state.neighbour) {
   state.neighbour = neighbour;

@@ -7,15 +7,14 @@
 // results do not depend on the engine, nor on how busy the machine is.
 #pragma once
 
-#include <optional>
-
 #include "board.h"
-#include "pool.h"
 
 namespace twolayer {
 
 void run_parts(Index parts, Work work);
-void run_in_one_region(Index threads, Work body);
+// How long a region is: in a long one waiting threads do not sleep between its pieces of work.
+enum class Region { brief, many_pieces };
+void run_in_one_region(Index threads, Work body, Region region);
 
 template <class Fn>
 Work work_of(Fn& fn) {
@@ -33,23 +32,10 @@ void on_threads(Index parts, Fn fn) {
 
 // Calls body(), whose calls of on_threads then share one gathering of up to `threads` threads.
 template <class Fn>
-void in_one_region(Index threads, Fn body) {
+void in_one_region(Index threads, Fn body, Region region = Region::brief) {
   auto call = [&](Index) { body(); };
-  run_in_one_region(threads, work_of(call));
+  run_in_one_region(threads, work_of(call), region);
 }
-
-// While it lives, on_threads of this thread uses the pool, and up to `threads` threads wait for its
-// parts without sleeping: for a run of very many short pieces of work in one call.
-class PoolRun {
- public:
-  explicit PoolRun(int threads);
-  ~PoolRun();
-  PoolRun(const PoolRun&) = delete;
-  PoolRun& operator=(const PoolRun&) = delete;
-
- private:
-  std::optional<Lease> lease;
-};
 
 // Whose arrays the calling thread works on, while this lives.
 enum class Neighbour { torch, none };

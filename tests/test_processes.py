@@ -291,6 +291,11 @@ def test_bits_do_not_depend_on_the_engine(engine):
         "problem = randoms(Shape(70, 250, 140, 17), torch.float32, seed=3)\n"
         "torch.set_num_threads(2)\n"
         "values = [t.numpy().tobytes() for t in fused(problem, 'cpu').values()]\n"
+        "from twolayer_kernels import FusedTwoLayer, fit\n"
+        "torch.manual_seed(0); model = FusedTwoLayer(250, 140, 17)\n"
+        "x, y = torch.randn(70, 250), torch.randn(70, 17)\n"
+        "values.append(fit(model, x, y, steps=40, lr=1e-4).numpy().tobytes())\n"
+        "values += [p.detach().numpy().tobytes() for p in model.parameters()]\n"
         "print(hashlib.sha256(b''.join(values)).hexdigest())"
     )
     assert in_a_process(code, TWOLAYER_THREADS=engine) == in_a_process(code)

@@ -30,6 +30,7 @@ struct RunArguments {
   Reals& losses;
   double seconds;
   bool stop_at_nonfinite;
+  Neighbour neighbour;
 };
 
 class AnyTraining {
@@ -172,7 +173,12 @@ class TypedTraining : public AnyTraining {
     steps.stop_at_nonfinite = a.stop_at_nonfinite;
     double* losses = a.losses.mutable_data();
     Outcome outcome;
-    without_gil([&] { outcome = training->run(data, steps, losses); });
+    without_gil([&] {
+      // The pool yields to other programs: better in a run of many slices of time.
+      const CalledBeside neighbour(goes_on ? Neighbour::none : a.neighbour);
+      outcome = training->run(data, steps, losses);
+    });
+    goes_on = outcome.done < steps.count && !outcome.nonfinite;
     return outcome;
   }
 
@@ -186,6 +192,7 @@ class TypedTraining : public AnyTraining {
 
   DType dtype;
   Index in_features, out_features, most;
+  bool goes_on = false;  // whether the last run was ended by its time
   std::vector<Sum<T>> class_weight, pos_weight;
   std::unique_ptr<Training<T>> training;
 };
@@ -196,7 +203,8 @@ class PyTraining {
   PyTraining(int threads, py::object w1, py::object w2, py::object b1, py::object b2, Index batch,
              const std::string& optimizer, py::list movers, const std::string& loss,
              const py::dict& loss_options)
-      : kept{w1, w2, b1, b2, movers} {
+      : kept{w1, w2, b1, b2, movers},
+        neighbour(py::isinstance<py::array>(w1) ? Neighbour::none : Neighbour::torch) {
     const View parameters[PARAMETERS] = {view_of(w1), view_of(w2), view_of(b1), view_of(b2)};
     require(parameters[W1].dims == 2 && parameters[W2].dims == 2, "w1, w2");
     const DType dtype = parameters[W1].dtype;
@@ -214,7 +222,7 @@ class PyTraining {
     const Outcome outcome =
         training->run({view_of(x), view_of(target), view_of(weight), classes ? &*classes : nullptr,
                        order ? &*order : nullptr, first, size, rates ? &*rates : nullptr, losses,
-                       seconds, stop_at_nonfinite});
+                       seconds, stop_at_nonfinite, neighbour});
     taken += outcome.done;
     return py::make_tuple(outcome.done, outcome.nonfinite);
   }
@@ -223,6 +231,7 @@ class PyTraining {
 
  private:
   std::vector<py::object> kept;
+  Neighbour neighbour;
   std::unique_ptr<AnyTraining> training;
 };
 

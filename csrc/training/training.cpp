@@ -360,18 +360,18 @@ Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double
   Outcome outcome;
   if (steps.count == 0) return outcome;
   const Index end = now() + Index(std::min(steps.seconds, 1e9) * 1e9);
-  const PoolRun together(int(layout.threads));
-  batches.begin(data, steps);
-  batches.take(0);
-  on_all_threads<&Training::bring_in>();
-  batches.turn();
-  while (outcome.done < steps.count && (outcome.done == 0 || now() < end)) {
-    if (!step(steps, outcome.done, losses + outcome.done)) {
-      outcome.nonfinite = true;
-      break;
+  const auto take_steps = [&] {
+    batches.begin(data, steps);
+    batches.take(0);
+    on_all_threads<&Training::bring_in>();
+    batches.turn();
+    while (outcome.done < steps.count && (outcome.done == 0 || now() < end)) {
+      outcome.nonfinite = !step(steps, outcome.done, losses + outcome.done);
+      if (outcome.nonfinite) break;
+      ++outcome.done;
     }
-    ++outcome.done;
-  }
+  };
+  in_one_region(layout.threads, take_steps, Region::many_pieces);
   return outcome;
 }
 

@@ -87,10 +87,9 @@ void everything_in_all_ways() {
     in_one_region(2, [] { everything(); });
     in_one_region(7, [] { everything(); });
     for (int threads : {1, 2, 4}) {
-      const PoolRun run(threads);
-      everything();
-      const PoolRun inner(threads);
-      everything();
+      const auto region = Region::many_pieces;
+      const auto inner = [] { everything(); };
+      in_one_region(threads, [&] { in_one_region(threads, inner, region); }, region);
     }
   }
 }
@@ -113,16 +112,19 @@ void a_child_of_a_busy_parent_works() {
     });
   }
   for (int i = 0; i < 20; ++i) {
-    const PoolRun run(i % 2 == 0 ? 1 : 3);  // a fork inside a run too
-    const pid_t child = fork();
-    if (child == 0) {
-      alarm(20);
-      everything();
-      std::_Exit(0);
-    }
-    int status = -1;
-    waitpid(child, &status, 0);
-    require(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child of a fork works");
+    const auto fork_here = [] {
+      const pid_t child = fork();
+      if (child == 0) {
+        alarm(20);
+        everything();
+        std::_Exit(0);
+      }
+      int status = -1;
+      waitpid(child, &status, 0);
+      require(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child of a fork works");
+    };
+    // Inside a region too.
+    in_one_region(i % 2 == 0 ? 1 : 3, fork_here, i % 3 == 0 ? Region::many_pieces : Region::brief);
   }
   stop = true;
   for (auto& thread : busy) thread.join();
@@ -130,31 +132,35 @@ void a_child_of_a_busy_parent_works() {
 
 double microseconds_per_dispatch(int threads) {
   constexpr int ROUNDS = 200000;
-  const PoolRun run(threads);
   double best = 1e9;
-  for (int repeat = 0; repeat < 7; ++repeat) {
-    const Index start = now();
-    for (int i = 0; i < ROUNDS; ++i) on_threads(threads, [](Index) {});
-    best = std::min(best, double(now() - start) / ROUNDS / 1000);
-  }
+  const auto measure = [&] {
+    for (int repeat = 0; repeat < 7; ++repeat) {
+      const Index start = now();
+      for (int i = 0; i < ROUNDS; ++i) on_threads(threads, [](Index) {});
+      best = std::min(best, double(now() - start) / ROUNDS / 1000);
+    }
+  };
+  in_one_region(threads, measure, Region::many_pieces);
   return best;
 }
 
 // Share of parts that run on the thread that ran the same part before, in parts of some length.
 double share_that_stays(int threads) {
   constexpr int ROUNDS = 20000;
-  const PoolRun run(threads);
   std::vector<std::thread::id> last(threads);
   std::atomic<int> stayed{0};
-  for (int round = 0; round < ROUNDS; ++round) {
-    on_threads(threads, [&](Index part) {
-      const Index end = now() + 2000;
-      while (now() < end) {
-      }
-      if (last[part] == std::this_thread::get_id()) stayed.fetch_add(1);
-      last[part] = std::this_thread::get_id();
-    });
-  }
+  const auto run = [&] {
+    for (int round = 0; round < ROUNDS; ++round) {
+      on_threads(threads, [&](Index part) {
+        const Index end = now() + 2000;
+        while (now() < end) {
+        }
+        if (last[part] == std::this_thread::get_id()) stayed.fetch_add(1);
+        last[part] = std::this_thread::get_id();
+      });
+    }
+  };
+  in_one_region(threads, run, Region::many_pieces);
   return double(stayed) / ROUNDS / threads;
 }
 
