@@ -78,8 +78,8 @@ class alignas(64) Board {
   void run(Index unit);
   void wait_for(int count);
 
-  // What a thread reads to find and begin a part, in one line: it takes long to read what another
-  // processor has written, up to 400 ns each.
+  // What a thread reads to find and begin a part, in one line: each line that another processor has
+  // written may take long to read.
   struct alignas(64) Notice {
     std::atomic<std::uint64_t> left[WORDS] = {};
     Work work;

@@ -131,7 +131,7 @@ void linear(Index batch, Index in_features, Index out_features, Matrix<const T> 
   p.a = x, p.b = w.transposed(), p.c = out;
   p.col_bias = b;
   p.relu = relu;
-  p.is_last = !relu;
+  p.is_last = !relu;  // the second product reads the hidden layer
   matmul(p, threads);
 }
 

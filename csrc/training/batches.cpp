@@ -41,8 +41,8 @@ template Index row_stride<bfloat16>(Index);
 template Index row_stride<float16>(Index);
 
 template <class T>
-Batches<T>::Batches(const TrainingPlan<T>& plan, const Layout& layout, Target target)
-    : plan(plan), layout(layout), kind(target), owns(layout.threads) {}
+Batches<T>::Batches(const TrainingPlan<T>& plan, const Layout& layout)
+    : plan(plan), layout(layout), owns(layout.threads) {}
 
 template <class T>
 Range Batches<T>::part_of(Index rows, Index thread) const {
@@ -60,7 +60,7 @@ OwnSamples<T> Batches<T>::samples_of(Index thread) const {
 
 template <class T>
 double Batches<T>::weight() const {
-  if (!current().has_weight && !current().has_classes) return double(current().rows);
+  if (!data.weight && !data.classes) return double(current().rows);
   double sum = 0;
   for (const Own& own : owns) sum += own.weight[in_use];
   return sum;
@@ -78,8 +78,6 @@ void Batches<T>::take(Index step) {
   numbers = steps.order ? steps.order + first : nullptr;
   Batch<T>& batch = next();
   const Index rows = batch.rows = steps.size[step];
-  batch.has_weight = bool(data.weight);
-  batch.has_classes = bool(data.classes);
   batch.x = numbers ? data.x : data.x.from_row(first);
   if (!layout.own_batches && numbers) {
     const Index stride = row_stride<T>(plan.in_features);
@@ -87,8 +85,8 @@ void Batches<T>::take(Index step) {
   }
   const Index outputs =
       layout.outputs_first ? plan.out_features * layout.output_stride : rows * plan.out_features;
-  if (kind == Target::values) batch.target.at_least(outputs * Index(sizeof(S)));
-  if (kind == Target::classes) batch.classes.at_least(rows * Index(sizeof(Class<T>)));
+  if (data.target) batch.target.at_least(outputs * Index(sizeof(S)));
+  if (data.classes) batch.classes.at_least(rows * Index(sizeof(Class<T>)));
   if (data.weight) batch.weight.at_least(rows * Index(sizeof(S)));
 }
 
@@ -119,7 +117,7 @@ void Batches<T>::bring_in(Index thread) {
     kernel.gather(own_numbers, rows.size(), plan.out_features, data.target.from_row(own_first),
                   place.from_row(rows.begin));
   }
-  if (batch.has_weight || batch.has_classes) own.weight[1 - in_use] = weigh(batch, rows);
+  if (data.weight || data.classes) own.weight[1 - in_use] = weigh(batch, rows);
 }
 
 // All of the samples' features, for one thread.
@@ -151,8 +149,8 @@ double Batches<T>::weigh(Batch<T>& batch, Range rows) {
   const S* const class_weight = plan.loss_options.class_weight;
   double sum = 0;
   for (Index i = rows.begin; i < rows.end; ++i) {
-    double weight = batch.has_weight ? double(batch.weight.template data<S>()[i]) : 1;
-    if (batch.has_classes) {
+    double weight = data.weight ? double(batch.weight.template data<S>()[i]) : 1;
+    if (data.classes) {
       const Index sample = numbers ? numbers[i] : first + i;
       const std::int64_t cls = data.classes.data[sample * data.classes.stride];
       const bool ignored = cls == plan.ignored_class;

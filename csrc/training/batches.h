@@ -31,7 +31,6 @@ struct Batch {
   Index rows = 0;
   Matrix<const T> x;  // where the threads share it
   ScratchBuffer x_rows, target, classes, weight;
-  bool has_weight = false, has_classes = false;
 };
 
 // A thread's view of the samples' features.
@@ -46,10 +45,11 @@ struct OwnSamples {
 template <class T>
 class Batches {
  public:
-  Batches(const TrainingPlan<T>& plan, const Layout& layout, Target target);
+  Batches(const TrainingPlan<T>& plan, const Layout& layout);
 
   const Batch<T>& current() const { return batches[in_use]; }
   OwnSamples<T> samples_of(Index thread) const;
+  bool are_weighted() const { return bool(data.weight); }
   // Of the current batch's samples, in sum, their classes' weights included; 0 for those ignored.
   double weight() const;
   // The samples that are a thread's: it brings them in, and finds their losses.
@@ -79,7 +79,6 @@ class Batches {
 
   const TrainingPlan<T>& plan;
   const Layout layout;
-  const Target kind;
   Batch<T> batches[2];
   int in_use = 0;
   std::vector<Own> owns;

@@ -101,7 +101,7 @@ Training<T>::Training(const TrainingPlan<T>& given)
       loss_kernel(find(kernels().of<T>().losses, kernels().of<T>().loss_count, plan.loss, "loss")),
       layout(layout_of(plan, *loss_kernel)),
       slices(layout.threads),
-      batches(plan, layout, loss_kernel->target) {
+      batches(plan, layout) {
   const Index batch = plan.batch, hidden = plan.hidden_features, out = plan.out_features;
   const Index outputs = layout.outputs_first ? out * layout.output_stride : batch * out;
   output_grad.at_least(outputs * Index(sizeof(T)));
@@ -225,7 +225,7 @@ void Training<T>::find_loss(Index thread) {
   task.bias = bias2.template data<S>();
   task.target = batch.target.template data<S>();
   task.cls = batch.classes.template data<Class<T>>();
-  task.weight = batch.has_weight ? batch.weight.template data<S>() : nullptr;
+  task.weight = batches.are_weighted() ? batch.weight.template data<S>() : nullptr;
   const LossScales scales =
       loss_kernel->scales(plan.loss_options.mean, numbers.weight, task.outputs);
   task.loss_scale = scales.loss;

@@ -109,10 +109,11 @@ def two_layer_forward(
     b2: Tensor | None,
     keep_activation: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    dtype, (batch, in_features) = x.dtype, x.shape
+    dtype, batch = x.dtype, x.shape[0]
     out_features, hidden_features = w2.shape
-    sizes = in_features, hidden_features, out_features
-    a = _new_activation(batch, sizes, dtype) if keep_activation else None
+    a = None
+    if keep_activation:
+        a = _new_activation(batch, (x.shape[1], hidden_features, out_features), dtype)
     y = torch.empty(batch, out_features, dtype=dtype)
     x = x.resolve_neg() if x.is_neg() else x  # as _plain, in half its time
     w1 = w1.resolve_neg() if w1.is_neg() else w1
