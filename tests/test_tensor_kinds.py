@@ -320,6 +320,8 @@ def check_gradients():
             for run in (two_layer, plain_two_layer):
                 given = {n: t.requires_grad_() for n, t in arguments().items()}
                 y = run(**given)
+                if kind == "cut" and run is plain_two_layer:
+                    continue  # torch reads beyond its end, and dies of it now and then
                 try:
                     grad = make(torch.ones(7, 4))
                     found = torch.autograd.grad(y, list(given.values()), grad)
@@ -327,9 +329,12 @@ def check_gradients():
                     results.append(error)
                 else:
                     results.append([values_of(g) for g in found])
+            if kind == "cut":
+                assert isinstance(results[0], ValueError), results
+                continue
             ours, theirs = results
             if isinstance(ours, Exception) or isinstance(theirs, Exception):
-                if kind not in ("freed", "freed_with_an_offset", "cut"):
+                if kind not in ("freed", "freed_with_an_offset"):
                     assert isinstance(theirs, Exception), (kind, ours)
                 continue
             for g, h in zip(ours, theirs, strict=True):
@@ -356,3 +361,8 @@ if __name__ == "__main__":
     except BaseException:
         traceback.print_exc()
         sys.exit(1)
+    finally:
+        # A thread of the group that still holds a tensor when Python ends has no interpreter
+        # to give it back to, and the process aborts.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
