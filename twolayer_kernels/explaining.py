@@ -60,7 +60,7 @@ def _line(name: str, site: Any, x: Tensor) -> str:
         choice = dispatch.choose_for_cuda(x, *widths)
     kernel = choice.backend.__name__.rpartition(".")[2]
     sizes = None if widths is None else (x.shape[:-1].numel(), *widths)
-    detail = getattr(choice.backend, "describe", lambda sizes: "")(sizes)
+    detail = getattr(choice.backend, "describe", lambda dtype, sizes: "")(x.dtype, sizes)
     operator = ""
     if way is Way.OPERATORS and not _is_looked_into(site, x, backend):
         operator = f", as a registered operator: {reason}"

@@ -21,11 +21,11 @@ PRECISIONS = ("16bit", "tf32", "tf32x3", "ieee")
 NARROW_PRECISIONS = ("16bit", "tf32", "ieee")
 SMALL = ("sum_parts", "column_sums", "masked")
 
-# The epilogues and side tasks that each product is used with, the one with most to do first.
+# The epilogues that each product is used with, the one with most to do first.
 CASES = {
     "linear": ("bias-relu", "plain"),
     "dgrad": ("mask-sums", "plain"),
-    "wgrad": ("db2", "parts", "added"),
+    "wgrad": ("plain", "parts", "added"),
 }
 # What a narrow kernel is asked for, at which width of the output.
 NARROW_CASES = {
@@ -94,8 +94,8 @@ def _narrow(arch: int) -> Iterator[Configuration]:
         for precision in NARROW_PRECISIONS:
             shipped = tiles.narrow_tiles_for(kernel, precision, device)
             for case, out_features in cases:
-                tile = next(tile for tile in shipped if out_features <= tile.most_out)
-                yield Configuration(arch, kernel, precision, tile, case, "", out_features)
+                for tile in tiles.narrowest_fitting(shipped, out_features):
+                    yield Configuration(arch, kernel, precision, tile, case, "", out_features)
 
 
 def _first_of_each(configurations: Iterator[Configuration]) -> Iterator[Configuration]:
@@ -137,7 +137,7 @@ def _launch_product(c: Configuration) -> None:
         layers.input_gradient(square, square)
     else:
         total = torch.empty(size, size) if c.case == "added" else None
-        layers.weight_gradient(square, square, c.case == "db2", total)
+        layers.weight_gradient(square, square, add_to=total)
 
 
 def _launch_narrow(c: Configuration) -> None:

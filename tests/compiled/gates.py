@@ -45,11 +45,16 @@ def _loads(c: Configuration, r: cubins.Resources) -> Iterator[str]:
         yield "loads while nothing is computed: no LDGSTS"
 
 
+def _fetches(c: Configuration, r: cubins.Resources) -> Iterator[str]:
+    if c.case == "mask-sums" and not r.count("CCTL", "PREFETCH"):
+        yield "waits for its mask: no CCTL that brings it to L2"
+
+
 def broken(c: Configuration, r: cubins.Resources | str) -> list[str]:
     """The gates that a configuration does not pass."""
     if isinstance(r, str):
         return [r]
-    found = [*_spills(c, r), *_matrix_units(c, r), *_loads(c, r)]
+    found = [*_spills(c, r), *_matrix_units(c, r), *_loads(c, r), *_fetches(c, r)]
     if r.shared > stub.SHARED_LIMITS[c.arch]:
         found += [f"needs {r.shared} bytes of shared memory of {stub.SHARED_LIMITS[c.arch]}"]
     return found

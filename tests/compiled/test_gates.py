@@ -85,6 +85,11 @@ PLANTED = {
         resources(HGMMA=4, UTMALDG=2),
         "no UTMASTG",
     ),
+    "a mask that is waited for": (
+        a_configuration(kernel="dgrad", case="mask-sums"),
+        resources(**GOOD),
+        "waits for its mask",
+    ),
     "waiting loads": (a_configuration(operands="pointers"), resources(HGMMA=4), "no LDGSTS"),
 }
 

@@ -44,7 +44,7 @@ def names(driver):
     return [launched.name.removesuffix("_kernel") for launched in driver.launches]
 
 
-PRODUCT, SUM = "product", "sum_parts"
+PRODUCT, SUM, COLUMNS = "product", "sum_parts", "column_sums"
 
 
 @pytest.mark.parametrize("allowed", [False, True], ids=["ieee", "tf32"])
@@ -59,15 +59,25 @@ def test_the_tutorials_network_takes_two_launches(driver, dtype, allowed):
     ("shape", "needs", "keep", "expected"),
     [
         # Both layers; grad_w2 with grad_b2; dh, and grad_b1 from its sums; grad_x; grad_w1.
-        (LARGE, ALL, True, [PRODUCT] * 2 + [PRODUCT] + [PRODUCT, SUM] + [PRODUCT] * 2),
+        (LARGE, ALL, True, [PRODUCT] * 3 + [COLUMNS] + [PRODUCT, SUM] + [PRODUCT] * 2),
         # The activation was not kept: the first layer again.
-        (LARGE, ALL, False, [PRODUCT] * 2 + [PRODUCT] * 2 + [PRODUCT, SUM] + [PRODUCT] * 2),
-        (LARGE, (False, True, True, True, True), True, [PRODUCT] * 4 + [SUM, PRODUCT]),
+        (LARGE, ALL, False, [PRODUCT] * 4 + [COLUMNS] + [PRODUCT, SUM] + [PRODUCT] * 2),
+        (
+            LARGE,
+            (False, True, True, True, True),
+            True,
+            [PRODUCT] * 3 + [COLUMNS, PRODUCT, SUM, PRODUCT],
+        ),
         (LARGE, (True, False, False, False, False), True, [PRODUCT] * 4),
-        (LARGE, (False, False, True, False, True), True, [PRODUCT] * 3),
-        (LARGE, (False, False, False, False, True), True, [PRODUCT] * 2 + ["column_sums"]),
+        (LARGE, (False, False, True, False, True), True, [PRODUCT] * 3 + [COLUMNS]),
+        (LARGE, (False, False, False, False, True), True, [PRODUCT] * 2 + [COLUMNS]),
         # Each weight's gradient in parts, and their sum.
-        (DEEP, ALL, True, [PRODUCT] * 2 + [PRODUCT, SUM] * 2 + [PRODUCT] + [PRODUCT, SUM]),
+        (
+            DEEP,
+            ALL,
+            True,
+            [PRODUCT] * 3 + [SUM, COLUMNS] + [PRODUCT, SUM] + [PRODUCT] + [PRODUCT, SUM],
+        ),
     ],
     ids=["all", "activation again", "no grad_x", "grad_x", "second layer", "grad_b2", "in parts"],
 )

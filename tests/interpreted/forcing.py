@@ -31,7 +31,7 @@ class Force:
     def path(self, name: str) -> str:
         """``"narrow"``, for shapes that fit it, in large tiles and two parts; or ``"general"``."""
 
-        def is_narrow(batch, in_features, hidden_features, out_features):
+        def is_narrow(precision, batch, in_features, hidden_features, out_features):
             return name == "narrow" and fits_narrow(
                 Shape(batch, in_features, hidden_features, out_features)
             )

@@ -35,20 +35,20 @@ def _always_the_first_tile(tile, *rest):
     return tile_position(tile * 0, *rest)
 
 
-def _nothing_beside_it(source, *rest):
-    pass
+def _half_of_the_rows(t):
+    return column_sums(t[::2])
 
 
 product_halves, tile_position = product._halves, product._tile_position
-narrow_load = narrow._load
+narrow_load, column_sums = narrow._load, layers.column_sums
 
 FAULTS = {
     "halves of a tile swapped": ("general", product, "_halves", _columns_swapped),
     "one tile computed for all": ("general", product, "_tile_position", _always_the_first_tile),
-    "no sum for the bias": ("general", product, "_column_sums", _nothing_beside_it),
+    "half of a sum for the bias": ("general", layers, "column_sums", _half_of_the_rows),
     "a column too many in a block": ("general", layers, "alignment", lambda *sizes: 16),
     "the next row": ("narrow", narrow, "_load", _next_row),
-    "the first to arrive adds up": ("narrow", narrow, "_is_last", _first_is_last),
+    "the first to arrive adds up": ("narrow", narrow, "is_last", _first_is_last),
     "16 of 20 outputs": ("narrow", two_layers, "padded_out_features", lambda out: 16),
 }
 
@@ -87,7 +87,7 @@ def test_counters_left_behind_are_found(force, monkeypatch):
         return bool(narrow.tl.atomic_add(arrived, 1) == parts - 1)
 
     force.path("narrow")
-    monkeypatch.setattr(narrow, "_is_last", without_reset)
+    monkeypatch.setattr(narrow, "is_last", without_reset)
     problem = integers(Shape(33, 70, 65, 10), torch.float32, seed=3)
     with pytest.raises(AssertionError, match="arrival counters"):
         fused(problem, "triton")

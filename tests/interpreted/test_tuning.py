@@ -156,15 +156,25 @@ def test_a_table_is_replaced_in_one_piece(cache):
     ids=str,
 )
 def test_explain_says_which_kernels(sizes, said):
-    assert said in backend.describe(sizes)
+    assert said in backend.describe(torch.float32, sizes)
 
 
-def test_a_batch_that_varies_compiles_few_kernels():
-    """How many programs share a sum is a constant of the narrow kernels."""
-    device = DEVICE._replace(multiprocessors=132)
-    for kernel in ("narrow_forward", "narrow_backward"):
-        parts = {
-            tiles.choose_narrow(kernel, "16bit", device, batch, 64, 64, 4)[1]
-            for batch in range(1, 20000, 7)
-        }
-        assert len(parts) <= 8
+def narrow_choice(kernel, *sizes):
+    return tiles.choose_narrow(kernel, "16bit", DEVICE._replace(multiprocessors=132), *sizes)
+
+
+def test_a_small_batch_is_shared_by_as_many_programs_as_there_are_steps():
+    tile, parts = narrow_choice("narrow_forward", 64, 1000, 100, 10)
+    assert parts == tiles.ceil_div(100, tile.block_h)
+
+
+def test_a_large_batch_takes_the_wide_blocks_that_read_the_input_less_often():
+    assert narrow_choice("narrow_forward", 64, 256, 256, 1)[0].block_h == 16
+    assert narrow_choice("narrow_forward", 4096, 256, 256, 1)[0].block_h == 64
+
+
+def test_real_float32_leaves_large_networks_to_the_matrix_units():
+    sizes = (4096, 256, 256, 1)
+    assert tiles.is_narrow("16bit", *sizes)
+    assert not tiles.is_narrow("ieee", *sizes)
+    assert tiles.is_narrow("ieee", 64, 1000, 100, 10)

@@ -43,4 +43,4 @@ def describe_backend(device: str, dtype: torch.dtype, backend: str | None) -> st
     except (ValueError, NotImplementedError) as error:
         raise BadInput(f"--{error}" if str(error).startswith("backend") else str(error)) from error
     name = chosen.__name__.rpartition(".")[2]
-    return f"{name}{getattr(chosen, 'describe', lambda sizes: '')(None)}"
+    return f"{name}{getattr(chosen, 'describe', lambda dtype, sizes: '')(dtype, None)}"

@@ -41,7 +41,7 @@ def unsupported(device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def describe(sizes: tuple[int, int, int, int] | None) -> str:
+def describe(dtype: torch.dtype, sizes: tuple[int, int, int, int] | None) -> str:
     return f"[{_cpu.instruction_set()}]"
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import layers, measurements, two_layers
 from .launch import INTERPRETED, device_at, device_of
-from .precision import precision_of
+from .precision import narrow_precision_of, precision_of
 from .tiles import is_narrow
 
 Gradient = Tensor | None
@@ -63,10 +63,11 @@ def unsupported_device(index: int) -> str | None:
     return f"its tiles are for compute capability {known}, {name} has {capability}"
 
 
-def describe(sizes: tuple[int, int, int, int] | None) -> str:
+def describe(dtype: torch.dtype, sizes: tuple[int, int, int, int] | None) -> str:
     if sizes is None:
         return ""
-    return "[both layers in one launch]" if is_narrow(*sizes) else "[layer by layer]"
+    narrow = is_narrow(narrow_precision_of(dtype), *sizes)
+    return "[both layers in one launch]" if narrow else "[layer by layer]"
 
 
 def _only_by_name(index: int) -> str | None:
@@ -148,7 +149,8 @@ def two_layer_forward(
     b2: Tensor | None,
     keep_activation: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    if is_narrow(x.shape[0], w1.shape[1], w1.shape[0], w2.shape[0]):
+    precision = narrow_precision_of(x.dtype)
+    if is_narrow(precision, x.shape[0], w1.shape[1], w1.shape[0], w2.shape[0]):
         return two_layers.forward(x, w1, w2, b1, b2, keep_activation)
     a = layers.linear(x, w1, b1, relu=True)
     return layers.linear(a, w2, b2, relu=False), a if keep_activation else None
@@ -180,7 +182,8 @@ def two_layer_backward(
     main_w1, main_w2 = main_grads
     first_layer = needs[0] or needs[1] or needs[3]
     adds = main_w1 is not None or main_w2 is not None
-    narrow = is_narrow(grad_y.shape[0], w1.shape[1], w1.shape[0], w2.shape[0])
+    precision = narrow_precision_of(grad_y.dtype)
+    narrow = is_narrow(precision, grad_y.shape[0], w1.shape[1], w1.shape[0], w2.shape[0])
     if a is None and (first_layer or needs[2]):
         assert x is not None
         a = _activation_again(x, w1, w2, b1, narrow)

@@ -1,6 +1,7 @@
 """Zeros that the programs of a launch count their arrivals in: slices of one cleared slab a device.
 
-Each kernel leaves zeros behind, so one slice serves all launches of a stream, one after another.
+Each kernel leaves zeros behind (:mod:`.arriving`), so one slice serves all launches of a stream,
+one after another.
 """
 
 from __future__ import annotations

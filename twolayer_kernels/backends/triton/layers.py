@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .launch import Device, Launch, device_of, launch
+from .arrivals import counters
+from .launch import INTERPRETED, Device, Launch, device_of, launch
 from .precision import input_precision, product_precision_of
 from .product import column_sums_kernel, masked_kernel, product_kernel, sum_parts_kernel
 from .tiles import Tile, alignment, ceil_div, choose_tile, power_of_two_from
 
 _SUMS = Launch(4, 2)
+# Steps that a program of a column sum takes at least: fewer are not worth another's arrival.
+_STEPS_OF_A_PART = 2
 # A product of at least this many multiply-adds is worth a copy of an operand without adjacent
 # elements, or whose rows start anywhere, into rows that a descriptor can take. Not measured yet:
 # through pointers such rows are read an element at a time, and the large tiles spill.
@@ -100,15 +103,23 @@ def column_sums(t: Tensor) -> Tensor:
     """``t.sum(0)``, accumulated in float32 in a fixed order."""
     rows, cols = t.shape
     out = torch.empty(cols, dtype=t.dtype, device=t.device)
-    if cols > 0:
-        block = min(128, power_of_two_from(cols))
-        launch(
-            column_sums_kernel,
-            (ceil_div(cols, block),),
-            (t, t.stride(0), t.stride(1), rows, cols, out),
-            (8192 // block, block),
-            _SUMS,
-        )
+    if cols == 0:
+        return out
+    block = min(128, power_of_two_from(cols))
+    blocks, rows_at_once = ceil_div(cols, block), 4096 // block
+    most_parts = rows // (_STEPS_OF_A_PART * rows_at_once)
+    parts = max(1, min(2 * device_of(t).multiprocessors // blocks, most_parts))
+    contributions = arrived = None
+    if parts > 1:
+        contributions = torch.empty(parts, cols, dtype=torch.float32, device=t.device)
+        arrived = counters(t.device, blocks)
+    launch(
+        column_sums_kernel,
+        (blocks, parts),
+        (t, t.stride(0), t.stride(1), rows, cols, out, contributions, arrived, parts),
+        (rows_at_once, block),
+        _SUMS,
+    )
     return out
 
 
@@ -121,11 +132,10 @@ def product(
     relu: bool = False,
     mask: Tensor | None = None,
     wants_sums: bool = False,
-    summed: Tensor | None = None,
     add_to: Tensor | None = None,
     tile: Tile | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """``a`` (M, K) times ``b`` (K, N): C, its column sums, and those of ``summed`` (K, M).
+) -> tuple[Tensor, Tensor | None]:
+    """``a`` (M, K) times ``b`` (K, N): C, and its column sums.
 
     With ``add_to``, a contiguous float32 (M, N), C is added to it and it is returned. ``tile``, for
     the tuner, takes the place of the one that :mod:`.tiles` would choose.
@@ -134,11 +144,10 @@ def product(
     device, precision = device_of(a), product_precision_of(dtype, k)
     out = torch.empty(m, n, dtype=dtype, device=a.device) if add_to is None else add_to
     col_sums = torch.empty(n, dtype=dtype, device=a.device) if wants_sums else None
-    summed_out = None if summed is None else torch.empty(m, dtype=dtype, device=a.device)
     if m == 0 or n == 0:
         if col_sums is not None:
             col_sums.zero_()
-        return out, col_sums, None if summed is None else column_sums(summed)
+        return out, col_sums
 
     parts = 1
     if tile is None:
@@ -157,11 +166,9 @@ def product(
     sums = torch.empty(tiles_m, n, dtype=torch.float32, device=a.device) if wants_sums else None
     work = tiles_m * ceil_div(n, tile.block_n) * parts
     programs = _programs(tile, device, work)
-    summed_cols = 1 if summed is None else min(128, power_of_two_from(m))
-    further = 0 if summed is None else ceil_div(m, summed_cols)
     launch(
         product_kernel,
-        (programs + further,),
+        (programs,),
         (
             left.data,
             left.outer_stride,
@@ -176,10 +183,6 @@ def product(
             0 if mask is None else mask.stride(0),
             0 if mask is None else mask.stride(1),
             sums,
-            summed,
-            0 if summed is None else summed.stride(0),
-            0 if summed is None else summed.stride(1),
-            summed_out,
             m,
             n,
             k,
@@ -203,7 +206,8 @@ def product(
             tile.block_k,
             tile.group_m,
             tile.pieces,
-            summed_cols,
+            tile.flatten,
+            mask is not None and mask.stride(1) == 1 and not INTERPRETED,
         ),
         tile.how,
     )
@@ -213,7 +217,7 @@ def product(
     if sums is not None:
         assert col_sums is not None
         _sum_parts(sums, col_sums, tiles_m, False)
-    return out, col_sums, summed_out
+    return out, col_sums
 
 
 def adjacent(b: Tensor | None) -> Tensor | None:
@@ -230,8 +234,7 @@ def hidden_gradient(
     grad_y: Tensor, w2: Tensor, a: Tensor, wants_bias: bool
 ) -> tuple[Tensor, Tensor | None]:
     """``dh = (dy w2) * (a > 0)``, and its column sums: the gradient of the first bias."""
-    dh, grad_b1, _ = product("dgrad", grad_y, w2, mask=a, wants_sums=wants_bias)
-    return dh, grad_b1
+    return product("dgrad", grad_y, w2, mask=a, wants_sums=wants_bias)
 
 
 def input_gradient(dh: Tensor, w: Tensor) -> Tensor:
@@ -246,9 +249,8 @@ def weight_gradient(
 
     ``add_to``: a contiguous float32 tensor of the weight's shape that the gradient is added to.
     """
-    summed = grad if wants_bias else None
-    grad_w, _, grad_b = product("wgrad", grad.T, x, summed=summed, add_to=add_to)
-    return grad_w, grad_b
+    grad_w, _ = product("wgrad", grad.T, x, add_to=add_to)
+    return grad_w, column_sums(grad) if wants_bias else None
 
 
 def masked(grad: Tensor, a: Tensor, wants_bias: bool) -> tuple[Tensor, Tensor | None]:

@@ -21,6 +21,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .arriving import is_last
+from .plan import blocks_of, counter_offset, share_offset
+
 
 @triton.jit
 def _load(source, row_stride, col_stride, row, col, rows, cols,
@@ -54,18 +57,7 @@ def _added(acc, left, right, PRECISION: tl.constexpr):
     return acc
 
 
-@triton.jit
-def _is_last(arrived, PARTS: tl.constexpr):
-    """Whether this program is the last of ``PARTS`` to come here; the counter is then 0 again."""
-    tl.debug_barrier()  # what this program stored is seen by who reads the counter
-    before = tl.atomic_add(arrived, 1, sem="acq_rel")
-    last = before == PARTS - 1
-    if last:
-        tl.store(arrived, 0)
-    return last
-
-
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "parts"])
 def narrow_forward_kernel(
     x,
     x_row,
@@ -83,6 +75,7 @@ def narrow_forward_kernel(
     contributions,
     arrived,
     batch,
+    parts,
     IN: tl.constexpr,
     HIDDEN: tl.constexpr,
     OUT: tl.constexpr,
@@ -90,7 +83,6 @@ def narrow_forward_kernel(
     W1_ALIGN: tl.constexpr,
     W2_ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
-    PARTS: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -98,8 +90,8 @@ def narrow_forward_kernel(
 ):
     """``y = relu(x w1^T + b1) w2^T + b2``, and the activation where ``a`` is there.
 
-    Grid: blocks of the batch, ``PARTS`` that share the hidden features. ``contributions`` holds
-    ``PARTS x batch x OUT`` float32, ``arrived`` a zero for each block of the batch. ``*_ALIGN``
+    Grid: blocks of the batch, ``parts`` that share the hidden features. ``contributions`` holds
+    ``parts x batch x OUT`` float32, ``arrived`` a zero for each block of the batch. ``*_ALIGN``
     elements divide the stride of the rows.
     """
     # What the caller knows of the strides, told so that loads are as wide as they can be.
@@ -110,7 +102,7 @@ def narrow_forward_kernel(
     row = block * BLOCK_B
     out = tl.arange(0, OUT_PADDED)
     acc = tl.zeros((BLOCK_B, OUT_PADDED), tl.float32)
-    for h in range(part * BLOCK_H, HIDDEN, PARTS * BLOCK_H):
+    for h in range(part * BLOCK_H, HIDDEN, parts * BLOCK_H):
         hidden = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)
         for k in range(0, IN, BLOCK_K):
             samples = _load(x, x_row, x_col, row, k, batch, IN, BLOCK_B, BLOCK_K)
@@ -131,16 +123,16 @@ def narrow_forward_kernel(
         second = _load(w2, w2_row, w2_col, 0, h, OUT, HIDDEN, OUT_PADDED, BLOCK_H)
         acc = _added(acc, activation, second.T, PRECISION)
 
-    if PARTS > 1:
+    if contributions is not None:
         size = tl.cast(batch, tl.int64) * OUT
         _store(contributions + part * size, OUT, row, 0, batch, OUT, acc, BLOCK_B, OUT_PADDED)
-        if not _is_last(arrived + block, PARTS):
+        if not is_last(arrived + block, parts):
             return
         r = row + tl.arange(0, BLOCK_B)
         offsets = r.to(tl.int64)[:, None] * OUT + out[None, :]
         inside = (r < batch)[:, None] & (out < OUT)[None, :]
         acc = tl.zeros((BLOCK_B, OUT_PADDED), tl.float32)
-        for p in range(PARTS):
+        for p in range(parts):
             acc += tl.load(contributions + p * size + offsets, mask=inside, other=0.0,
                            cache_modifier=".cg")  # fmt: skip
     if b2 is not None:
@@ -164,29 +156,29 @@ def _hidden_gradient(grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row,
 
 @triton.jit
 def _finish_part(acc, shares, share, arrived, counter, target, row_stride, row, col, rows, cols,
-                 part, size, PARTS: tl.constexpr, ROWS: tl.constexpr,
+                 part, parts, size, ROWS: tl.constexpr,
                  COLS: tl.constexpr):  # fmt: skip
-    """Stores a tile of a gradient; with several parts of the batch, the last of them does.
+    """Stores a tile of a gradient; where parts of the batch have shares, the last of them does.
 
     The gradient's shares begin at ``share`` in each part's, its counter is at ``counter``.
     """
-    if PARTS == 1:
+    if shares is None:
         _store(target, row_stride, row, col, rows, cols, acc, ROWS, COLS)
     else:
         shares += share
         _store(shares + part * size, cols, row, col, rows, cols, acc, ROWS, COLS)
-        if _is_last(arrived + counter, PARTS):
+        if is_last(arrived + counter, parts):
             total = tl.zeros((ROWS, COLS), tl.float32)
             r = row + tl.arange(0, ROWS)
             c = col + tl.arange(0, COLS)
             inside = (r < rows)[:, None] & (c < cols)[None, :]
-            for p in range(PARTS):
+            for p in range(parts):
                 offsets = p * size + r.to(tl.int64)[:, None] * cols + c[None, :]
                 total += tl.load(shares + offsets, mask=inside, other=0.0, cache_modifier=".cg")
             _store(target, row_stride, row, col, rows, cols, total, ROWS, COLS)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["batch", "parts", "of_first", "of_second"])
 def narrow_backward_kernel(
     grad_y,
     grad_y_row,
@@ -209,6 +201,9 @@ def narrow_backward_kernel(
     shares,
     arrived,
     batch,
+    parts,
+    of_first,
+    of_second,
     IN: tl.constexpr,
     HIDDEN: tl.constexpr,
     OUT: tl.constexpr,
@@ -217,7 +212,6 @@ def narrow_backward_kernel(
     W1_ALIGN: tl.constexpr,
     W2_ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
-    PARTS: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -225,32 +219,27 @@ def narrow_backward_kernel(
 ):
     """The gradients that are there, of ``y = relu(x w1^T + b1) w2^T + b2``; ``a``: (batch, HIDDEN).
 
-    Grid: tiles of the first weight (``HIDDEN x IN``) times ``PARTS`` that share the batch, blocks
-    of hidden features times ``PARTS``, tiles of the input's gradient; a kind without a gradient
-    that is asked for has no programs. ``shares`` holds, for each part, float32 for w1, then w2, b1
-    and b2; ``arrived`` a zero for each tile, three for each block of hidden features.
+    Grid: ``of_first + of_second`` programs and those of the input, see :mod:`.plan`; a kind without
+    a gradient that is asked for has none. ``shares`` holds, for each of ``parts``, float32 for w1,
+    w2, b1 and b2; ``arrived`` a zero for each tile. Both are ``None`` for one part.
     """
     grad_y_row = grad_y_row // GRAD_Y_ALIGN * GRAD_Y_ALIGN
     x_row = x_row // X_ALIGN * X_ALIGN
     w1_row = w1_row // W1_ALIGN * W1_ALIGN
     w2_row = w2_row // W2_ALIGN * W2_ALIGN
-    HIDDEN_BLOCKS: tl.constexpr = (HIDDEN + BLOCK_H - 1) // BLOCK_H
-    IN_BLOCKS: tl.constexpr = (IN + BLOCK_I - 1) // BLOCK_I
-    FIRST: tl.constexpr = 0 if grad_w1 is None else HIDDEN_BLOCKS * IN_BLOCKS * PARTS
+    HIDDEN_BLOCKS: tl.constexpr = blocks_of(HIDDEN, BLOCK_H)
+    IN_BLOCKS: tl.constexpr = blocks_of(IN, BLOCK_I)
+    SIZE: tl.constexpr = share_offset("end", IN, HIDDEN, OUT)
     NEEDS_SECOND: tl.constexpr = not (grad_w2 is None and grad_b1 is None and grad_b2 is None)
-    SECOND: tl.constexpr = HIDDEN_BLOCKS * PARTS if NEEDS_SECOND else 0
-    W1_SIZE: tl.constexpr = HIDDEN * IN
-    W2_SIZE: tl.constexpr = OUT * HIDDEN
-    SIZE: tl.constexpr = W1_SIZE + W2_SIZE + HIDDEN + OUT
     pid = tl.program_id(0)
-    if pid < FIRST:
+    if pid < of_first:
         if grad_w1 is not None:
-            part = pid % PARTS
-            tile = pid // PARTS
+            part = pid % parts
+            tile = pid // parts
             h = tile // IN_BLOCKS * BLOCK_H
             i = tile % IN_BLOCKS * BLOCK_I
             w1_sum = tl.zeros((BLOCK_H, BLOCK_I), tl.float32)
-            for row in range(part * BLOCK_B, batch, PARTS * BLOCK_B):
+            for row in range(part * BLOCK_B, batch, parts * BLOCK_B):
                 dh, _dy, _activation = _hidden_gradient(
                     grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
                     HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
@@ -259,16 +248,16 @@ def narrow_backward_kernel(
                 dh = dh.to(samples.dtype)
                 w1_sum = _added(w1_sum, dh.T, samples, PRECISION)
             _finish_part(w1_sum, shares, 0, arrived, tile, grad_w1, IN, h, i, HIDDEN, IN, part,
-                         SIZE, PARTS, BLOCK_H, BLOCK_I)  # fmt: skip
-    elif pid < FIRST + SECOND:
+                         parts, SIZE, BLOCK_H, BLOCK_I)  # fmt: skip
+    elif pid < of_first + of_second:
         if NEEDS_SECOND:
-            part = (pid - FIRST) % PARTS
-            block = (pid - FIRST) // PARTS
+            part = (pid - of_first) % parts
+            block = (pid - of_first) // parts
             h = block * BLOCK_H
             w2_sum = tl.zeros((OUT_PADDED, BLOCK_H), tl.float32)
             b1_sum = tl.zeros((BLOCK_H,), tl.float32)
             b2_sum = tl.zeros((OUT_PADDED,), tl.float32)
-            for row in range(part * BLOCK_B, batch, PARTS * BLOCK_B):
+            for row in range(part * BLOCK_B, batch, parts * BLOCK_B):
                 dh, dy, activation = _hidden_gradient(
                     grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
                     HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
@@ -279,22 +268,24 @@ def narrow_backward_kernel(
                     b1_sum += tl.sum(dh, 0)
                 if grad_b2 is not None:
                     b2_sum += tl.sum(dy.to(tl.float32), 0)
-            counter = HIDDEN_BLOCKS * IN_BLOCKS + 3 * block
+            # fmt: off
             if grad_w2 is not None:
-                _finish_part(w2_sum, shares, W1_SIZE, arrived, counter, grad_w2, HIDDEN, 0, h, OUT,
-                             HIDDEN, part, SIZE, PARTS, OUT_PADDED, BLOCK_H)  # fmt: skip
+                _finish_part(w2_sum, shares, share_offset("w2", IN, HIDDEN, OUT), arrived,
+                             counter_offset("w2", HIDDEN_BLOCKS, IN_BLOCKS) + block, grad_w2,
+                             HIDDEN, 0, h, OUT, HIDDEN, part, parts, SIZE, OUT_PADDED, BLOCK_H)
             if grad_b1 is not None:
-                _finish_part(b1_sum[None, :], shares, W1_SIZE + W2_SIZE, arrived, counter + 1,
-                             grad_b1, 0, 0, h, 1, HIDDEN, part, SIZE, PARTS, 1,
-                             BLOCK_H)  # fmt: skip
+                _finish_part(b1_sum[None, :], shares, share_offset("b1", IN, HIDDEN, OUT), arrived,
+                             counter_offset("b1", HIDDEN_BLOCKS, IN_BLOCKS) + block, grad_b1,
+                             0, 0, h, 1, HIDDEN, part, parts, SIZE, 1, BLOCK_H)
             if grad_b2 is not None:
                 if block == 0:
-                    _finish_part(b2_sum[None, :], shares, W1_SIZE + W2_SIZE + HIDDEN, arrived,
-                                 counter + 2, grad_b2, 0, 0, 0, 1, OUT, part, SIZE, PARTS, 1,
-                                 OUT_PADDED)  # fmt: skip
+                    _finish_part(b2_sum[None, :], shares, share_offset("b2", IN, HIDDEN, OUT),
+                                 arrived, counter_offset("b2", HIDDEN_BLOCKS, IN_BLOCKS), grad_b2,
+                                 0, 0, 0, 1, OUT, part, parts, SIZE, 1, OUT_PADDED)
+            # fmt: on
     else:
         if grad_x is not None:
-            tile = pid - FIRST - SECOND
+            tile = pid - of_first - of_second
             row = tile // IN_BLOCKS * BLOCK_B
             i = tile % IN_BLOCKS * BLOCK_I
             x_sum = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)

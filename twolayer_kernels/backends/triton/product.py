@@ -14,6 +14,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .arriving import is_last
+
+# Loads that are on their way while others are added up.
+_AHEAD = tl.constexpr(3)
+
 
 @triton.jit
 def _tile_position(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
@@ -56,6 +61,22 @@ def _load_tile(
 def _halves(acc, BLOCK_M: tl.constexpr, WIDTH: tl.constexpr):
     """The left and the right half of the columns."""
     return tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, WIDTH // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def _fetch_ahead(source, row_stride, m, n, M, N, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Asks for a tile of adjacent columns to be brought to L2: one address for each 128 bytes."""
+    LINE: tl.constexpr = 128 // (source.dtype.element_ty.primitive_bitwidth // 8)
+    rows = tl.minimum(m + tl.arange(0, ROWS), M - 1).to(tl.int64)
+    cols = tl.minimum(n + tl.arange(0, COLS // LINE) * LINE, N - 1)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
+        "=r,l",
+        [source + rows[:, None] * row_stride + cols[None, :]],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @triton.jit
@@ -102,23 +123,8 @@ def _finish(
         tl.store(target, acc.to(c.dtype.element_ty), mask=inside)
 
 
-@triton.jit
-def _column_sums(
-    source, row_stride, col_stride, rows, cols, out, task, ROWS: tl.constexpr, COLS: tl.constexpr
-):
-    """``out = source.sum(0)`` for the ``COLS`` columns of one task, in a fixed order."""
-    n = task * COLS + tl.arange(0, COLS)
-    acc = tl.zeros((ROWS, COLS), tl.float32)
-    for row in range(0, rows, ROWS):
-        m = row + tl.arange(0, ROWS)
-        offsets = m.to(tl.int64)[:, None] * row_stride + n.to(tl.int64)[None, :] * col_stride
-        inside = (m < rows)[:, None] & (n < cols)[None, :]
-        acc += tl.load(source + offsets, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + n, tl.sum(acc, 0).to(out.dtype.element_ty), mask=n < cols)
-
-
-# How many programs share the work is no reason to compile again.
-@triton.jit(do_not_specialize=["programs"])
+# How the work is shared is no reason to compile again.
+@triton.jit(do_not_specialize=["parts", "programs"])
 def product_kernel(
     a,
     a_outer,
@@ -133,10 +139,6 @@ def product_kernel(
     mask_row,
     mask_col,
     sums,
-    summed,
-    summed_row,
-    summed_col,
-    summed_out,
     M,
     N,
     K,
@@ -158,25 +160,22 @@ def product_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
     PIECES: tl.constexpr,
-    SUMMED_COLS: tl.constexpr,
+    FLATTEN: tl.constexpr,
+    FETCH_MASK: tl.constexpr,
 ):
-    """``C = epilogue(A B)``, and beside it ``summed_out = summed.sum(0)`` by further programs.
+    """``C = epilogue(A B)``.
 
     ``a`` is (M, K), stored with K inner (``A_K_INNER``) or M inner; ``b`` is (K, N), stored with K
     inner or N inner. ``*_outer`` and ``*_inner`` are the strides in that sense; ``*_ALIGN``
     elements divide the outer stride and the inner size. ``c`` has adjacent columns. With ``parts``
     > 1, K is cut and part i goes to rows ``i * M`` and following of ``c``, for a sum afterwards.
     ``sums`` gets the column sums of each row of tiles. ``ADD`` adds to what ``c`` holds.
-    """
-    pid = tl.program_id(0)
-    if pid >= programs:
-        if summed is not None:
-            _column_sums(
-                summed, summed_row, summed_col, K, M, summed_out, pid - programs,
-                8192 // SUMMED_COLS, SUMMED_COLS,
-            )  # fmt: skip
-        return
 
+    ``FLATTEN`` makes one loop of tiles and steps, so that the operands of the next tile are on
+    their way during the epilogue of this one. All parts take as many steps for that; those beyond
+    K are zeros. ``FETCH_MASK`` brings the mask of a tile to L2 while its products are computed;
+    its columns must be adjacent.
+    """
     # What the caller knows of alignment, told so that loads are as wide as they can be.
     a_inner_size = K if A_K_INNER else M
     b_inner_size = K if B_K_INNER else N
@@ -189,15 +188,16 @@ def product_kernel(
 
     HALF: tl.constexpr = BLOCK_N // 2
     tiles = tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N)
-    steps = tl.cdiv(K, BLOCK_K)
-    for work in tl.range(pid, tiles * parts, programs):
+    steps = tl.cdiv(tl.cdiv(K, BLOCK_K), parts)  # of each part
+    for work in tl.range(tl.program_id(0), tiles * parts, programs, flatten=FLATTEN):
         part = work // tiles
         tile_m, tile_n = _tile_position(work % tiles, M, N, BLOCK_M, BLOCK_N, GROUP_M)
         m, n = tile_m * BLOCK_M, tile_n * BLOCK_N
-        first, last = steps * part // parts, steps * (part + 1) // parts
+        if FETCH_MASK:
+            _fetch_ahead(mask, mask_row, m, n, M, N, BLOCK_M, BLOCK_N)
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-        for step in tl.range(first, last):
-            k = step * BLOCK_K
+        for step in tl.range(steps):
+            k = (part * steps + step) * BLOCK_K
             if A_K_INNER:
                 left = _load_tile(a, a_outer, a_inner, m, k, M, a_inner_size, BLOCK_M, BLOCK_K,
                                   A_DESCRIPTOR)  # fmt: skip
@@ -258,14 +258,45 @@ def sum_parts_kernel(
     tl.store(out + i, total.to(out.dtype.element_ty), mask=i < size)
 
 
-@triton.jit
+# Nor is the length of a batch, whose ones are no constants either.
+@triton.jit(do_not_specialize=["rows", "parts"])
 def column_sums_kernel(
-    source, row_stride, col_stride, rows, cols, out, ROWS: tl.constexpr, COLS: tl.constexpr
+    source,
+    row_stride,
+    col_stride,
+    rows,
+    cols,
+    out,
+    contributions,
+    arrived,
+    parts,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
 ):
-    """``out = source.sum(0)``, in a fixed order. Grid: blocks of ``COLS`` columns."""
-    _column_sums(
-        source, row_stride, col_stride, rows, cols, out, tl.program_id(0), ROWS, COLS
-    )  # fmt: skip
+    """``out = source.sum(0)``, in a fixed order.
+
+    Grid: blocks of ``COLS`` columns, ``parts`` that share the rows. ``contributions`` holds
+    ``parts x cols`` float32, ``arrived`` a zero for each block; both are ``None`` for one part.
+    """
+    block, part = tl.program_id(0), tl.program_id(1)
+    n = block * COLS + tl.arange(0, COLS)
+    acc = tl.zeros((ROWS, COLS), tl.float32)
+    for row in tl.range(part * ROWS, rows, parts * ROWS, num_stages=_AHEAD):
+        m = row + tl.arange(0, ROWS)
+        offsets = m.to(tl.int64)[:, None] * row_stride + n.to(tl.int64)[None, :] * col_stride
+        inside = (m < rows)[:, None] & (n < cols)[None, :]
+        acc += tl.load(source + offsets, mask=inside, other=0.0).to(tl.float32)
+    total = tl.sum(acc, 0)
+    if contributions is not None:
+        size = tl.cast(cols, tl.int64)
+        tl.store(contributions + part * size + n, total, mask=n < cols)
+        if not is_last(arrived + block, parts):
+            return
+        total = tl.zeros((COLS,), tl.float32)
+        for p in range(parts):
+            total += tl.load(contributions + p * size + n, mask=n < cols, other=0.0,
+                             cache_modifier=".cg")  # fmt: skip
+    tl.store(out + n, total.to(out.dtype.element_ty), mask=n < cols)
 
 
 @triton.jit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +28,7 @@ class Tile(NamedTuple):
     block_k: int
     group_m: int
     pieces: int
+    flatten: bool  # whether the next tile's operands are fetched during the epilogue
     how: Launch
     rate: float  # of the device when all of it is busy with this tile, relative to the fastest
     source: str
@@ -46,6 +48,7 @@ def _tile(entry: dict[str, Any]) -> Tile:
         block_k,
         entry["group"],
         entry["pieces"],
+        entry["flatten"],
         Launch(entry["warps"], entry["stages"]),
         entry["rate"],
         entry["source"],
@@ -100,11 +103,6 @@ def power_of_two_from(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def power_of_two_up_to(n: int) -> int:
-    """The largest power of two that is not above ``n``."""
-    return 1 << (n.bit_length() - 1)
-
-
 def alignment(*sizes: int) -> int:
     """The largest power of two, up to 16, that divides all sizes."""
     for power in (16, 8, 4, 2):
@@ -152,17 +150,20 @@ class NarrowTile(NamedTuple):
 # Where the narrow kernels are worth it. Not measured yet: reasoned from what they read again (the
 # input once for each block of hidden features) and compute again (dh for each block of the input).
 _MOST_OUT, _MOST_HIDDEN, _MOST_IN = 256, 1024, 2048
-_MOST_WORK = 1 << 30
+# Multiply-adds of a forward; real float32 leaves the matrix units idle.
+_MOST_WORK = {"16bit": 1 << 30, "tf32": 1 << 30, "ieee": 1 << 24}
 
 
-def is_narrow(batch: int, in_features: int, hidden_features: int, out_features: int) -> bool:
+def is_narrow(
+    precision: str, batch: int, in_features: int, hidden_features: int, out_features: int
+) -> bool:
     """Whether a network of this size runs in one launch forward and one backward."""
     return (
         batch > 0
         and 0 < out_features <= _MOST_OUT
         and 0 < hidden_features <= _MOST_HIDDEN
         and 0 < in_features <= _MOST_IN
-        and batch * hidden_features * (in_features + out_features) <= _MOST_WORK
+        and batch * hidden_features * (in_features + out_features) <= _MOST_WORK[precision]
     )
 
 
@@ -185,6 +186,12 @@ def narrow_tiles_for(kernel: str, precision: str, device: Device) -> tuple[Narro
     return tuple(map(_narrow_tile, entries))
 
 
+def narrowest_fitting(known: Iterable[NarrowTile], out_features: int) -> list[NarrowTile]:
+    """Of tiles in the order of ``most_out``, those for the narrowest output that hold this one."""
+    fitting = [tile for tile in known if padded_out_features(out_features) <= tile.most_out]
+    return [tile for tile in fitting if tile.most_out == fitting[0].most_out]
+
+
 @lru_cache(maxsize=4096)
 def choose_narrow(
     kernel: str,
@@ -198,18 +205,26 @@ def choose_narrow(
     """The tile, and how many programs share the sum of one output.
 
     The sum is over hidden features in ``narrow_forward``, over the batch in ``narrow_backward``; it
-    is shared as far as multiprocessors would be idle otherwise.
+    is shared as far as multiprocessors would be idle otherwise. Of several tiles that fit, the one
+    whose busiest multiprocessor reads the least of the input and the first weight.
     """
-    padded = padded_out_features(out_features)
-    tile = next(t for t in narrow_tiles_for(kernel, precision, device) if padded <= t.most_out)
-    if kernel == "narrow_forward":
-        alone = ceil_div(batch, tile.block_b)
-        steps = ceil_div(hidden_features, tile.block_h)
-    else:
-        alone = ceil_div(hidden_features, tile.block_h) * ceil_div(in_features, tile.block_k)
-        steps = ceil_div(ceil_div(batch, tile.block_b), 4)  # less is not worth the trip to memory
-    # A power of two: it is a constant of the kernel, which a varying batch must not compile often.
-    return tile, power_of_two_up_to(max(1, min(steps, device.multiprocessors // alone)))
+    best: tuple[int, NarrowTile, int] | None = None
+    for tile in narrowest_fitting(narrow_tiles_for(kernel, precision, device), out_features):
+        if kernel == "narrow_forward":
+            alone = ceil_div(batch, tile.block_b)
+            steps = ceil_div(hidden_features, tile.block_h)
+            of_a_part = 1
+        else:
+            alone = ceil_div(hidden_features, tile.block_h) * ceil_div(in_features, tile.block_k)
+            steps = ceil_div(batch, tile.block_b)
+            of_a_part = 4  # less is not worth the trip to memory
+        parts = max(1, min(ceil_div(steps, of_a_part), device.multiprocessors // alone))
+        busiest = ceil_div(alone * parts, device.multiprocessors) * ceil_div(steps, parts)
+        read = busiest * (tile.block_b + tile.block_h)
+        if best is None or read < best[0]:
+            best = (read, tile, parts)
+    assert best is not None, f"no tiles for {kernel} in {precision}"
+    return best[1], best[2]
 
 
 def forget_tables() -> None:

@@ -144,6 +144,7 @@ def _entry(
         "warps": tile.how.warps,
         "stages": tile.how.stages,
         "pieces": tile.pieces,
+        "flatten": tile.flatten,
         "rate": round(rate, 4),
         "source": f"measured on {device.name}: {measured}",
     }

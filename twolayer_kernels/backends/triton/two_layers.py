@@ -9,6 +9,7 @@ from .arrivals import counters
 from .launch import device_of, launch
 from .layers import adjacent
 from .narrow import narrow_backward_kernel, narrow_forward_kernel
+from .plan import plan_backward
 from .precision import input_precision, narrow_precision_of
 from .tiles import alignment, ceil_div, choose_narrow, padded_out_features
 
@@ -48,12 +49,12 @@ def forward(
             *(x, x.stride(0), x.stride(1)),
             *(w1, w1.stride(0), w1.stride(1)),
             *(w2, w2.stride(0), w2.stride(1)),
-            *(b1, b2, a, y, contributions, arrived, batch),
+            *(b1, b2, a, y, contributions, arrived, batch, parts),
         ),
         (
             *(in_features, hidden_features, out_features),
             *(alignment(t.stride(0)) for t in (x, w1, w2)),
-            *(input_precision(precision), parts),
+            input_precision(precision),
             *(tile.block_b, tile.block_h, tile.block_k, padded_out_features(out_features)),
         ),
         tile.how,
@@ -94,35 +95,27 @@ def backward(
     x = grad_y if x is None else x  # then no program reads it
     a = a if a.is_contiguous() else a.contiguous()
 
-    hidden_blocks = ceil_div(hidden_features, tile.block_h)
-    in_blocks = ceil_div(in_features, tile.block_k)
-    programs = 0
-    if needs[1]:
-        programs += hidden_blocks * in_blocks * parts
-    if needs[2] or needs[3] or needs[4]:
-        programs += hidden_blocks * parts
-    if needs[0]:
-        programs += ceil_div(batch, tile.block_b) * in_blocks
+    sizes = (batch, in_features, hidden_features, out_features)
+    plan = plan_backward(*sizes, needs, (tile.block_b, tile.block_h, tile.block_k), parts)
     shares = arrived = None
     if parts > 1:
-        size = hidden_features * in_features + out_features * hidden_features
-        size += hidden_features + out_features
-        shares = torch.empty(parts, size, dtype=torch.float32, device=grad_y.device)
-        arrived = counters(grad_y.device, hidden_blocks * (in_blocks + 3))
+        shares = torch.empty(parts, plan.share_size, dtype=torch.float32, device=grad_y.device)
+        arrived = counters(grad_y.device, plan.counters)
     launch(
         narrow_backward_kernel,
-        (programs,),
+        (plan.programs,),
         (
             *(grad_y, grad_y.stride(0), grad_y.stride(1)),
             *(x, x.stride(0), x.stride(1)),
             *(w1, w1.stride(0), w1.stride(1)),
             *(w2, w2.stride(0), w2.stride(1)),
-            *(a, grad_x, grad_w1, grad_w2, grad_b1, grad_b2, shares, arrived, batch),
+            *(a, grad_x, grad_w1, grad_w2, grad_b1, grad_b2, shares, arrived),
+            *(batch, parts, plan.of_first, plan.of_second),
         ),
         (
             *(in_features, hidden_features, out_features),
             *(alignment(t.stride(0)) for t in (grad_y, x, w1, w2)),
-            *(input_precision(precision), parts),
+            input_precision(precision),
             *(tile.block_b, tile.block_h, tile.block_k, padded_out_features(out_features)),
         ),
         tile.how,
