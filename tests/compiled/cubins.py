@@ -56,6 +56,7 @@ _WITHOUT_DISASSEMBLER = (103,)
 _IN_PTX = {
     "UTCMMA": r"tcgen05\.mma",
     "FFMA": r"fma\.rn\.f32",
+    "CCTL": r"prefetch\.global\.L2",
     "FADD": r"add(?:\.rn)?\.f32",
     "LDGSTS": r"cp\.async\.c[ag]",
     "UTMALDG": r"cp\.async\.bulk\.tensor\.\dd\.shared",

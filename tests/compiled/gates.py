@@ -46,7 +46,7 @@ def _loads(c: Configuration, r: cubins.Resources) -> Iterator[str]:
 
 
 def _fetches(c: Configuration, r: cubins.Resources) -> Iterator[str]:
-    if c.case == "mask-sums" and not r.count("CCTL", "PREFETCH"):
+    if c.case == "mask-sums" and not r.count("CCTL"):
         yield "waits for its mask: no CCTL that brings it to L2"
 
 

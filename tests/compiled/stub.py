@@ -11,7 +11,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import max_shared_mem
 
-from twolayer_kernels.backends.triton import launch, narrow, product
+from twolayer_kernels.backends.triton import launch, narrow, product, two_layers
 
 # Bytes of shared memory that one program may have, and multiprocessors: A100, H100, B200, B300.
 SHARED_LIMITS = {80: 166912, 90: 232448, 100: 232448, 103: 232448}
@@ -95,6 +95,7 @@ def _forget() -> None:
     max_shared_mem.cache_clear()
     launch.device_at.cache_clear()
     launch._compiled.clear()
+    two_layers.forget_prepared()
     for kernel in KERNELS:
         kernel.device_caches.clear()
 

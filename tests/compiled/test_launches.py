@@ -105,8 +105,9 @@ def a_product(size, monkeypatch):
 
 def a_narrow_network(monkeypatch):
     taken = []
-    monkeypatch.setattr(two_layers, "launch", lambda *arguments: taken.append(arguments))
-    forward_and_backward(TUTORIAL)
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "launch", lambda *arguments: taken.append(arguments))
+        forward_and_backward(TUTORIAL)
     return taken[1]
 
 
@@ -132,6 +133,21 @@ def test_the_second_launch_is_the_first_without_triton_in_between(driver, launch
     assert len(first.arguments) == len(second.arguments) == len(kernel.arg_names)
     for name, before, now in zip(kernel.arg_names, first.arguments, second.arguments, strict=True):
         assert before is now or before == now, name
+
+
+def test_a_prepared_launch_looks_at_nothing_but_alignment(driver, monkeypatch):
+    forward_and_backward(TUTORIAL)
+
+    def look(*arguments):
+        raise AssertionError("looked at every argument again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "launch", look)
+        forward_and_backward(TUTORIAL)
+    once, again = driver.launches[:2], driver.launches[2:]
+    for first, second in zip(once, again, strict=True):
+        assert first[:-1] == second[:-1]
+        assert len(first.arguments) == len(second.arguments)
 
 
 def test_a_version_that_has_not_been_tried_is_started_by_triton(driver, launchable, monkeypatch):

@@ -39,16 +39,17 @@ def _silent_arithmetic():
 
 @pytest.fixture(autouse=True)
 def _counters_are_zero_after_every_launch(monkeypatch):
-    from twolayer_kernels.backends.triton import arrivals, two_layers
+    from twolayer_kernels.backends.triton import arrivals, launch, layers
 
-    launch = two_layers.launch
+    start = launch.launch
 
     def checked(*arguments):
-        launch(*arguments)
+        start(*arguments)
         for slab in arrivals._slabs.values():
             assert not slab._zeros.any(), "a kernel left its arrival counters changed"
 
-    monkeypatch.setattr(two_layers, "launch", checked)
+    for module in (launch, layers):
+        monkeypatch.setattr(module, "launch", checked)
 
 
 @pytest.fixture

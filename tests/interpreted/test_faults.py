@@ -11,7 +11,15 @@ from ..problems import check_budget, check_exact, fused, integers, randoms
 from ..shapes import Shape
 from .forcing import HOPPER
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "nothing_prepared")
+
+
+@pytest.fixture
+def nothing_prepared():
+    """A launch that was prepared with a fault would outlive it."""
+    yield
+    two_layers.forget_prepared()
+
 
 SHAPE = Shape(130, 20, 300, 20)
 
@@ -63,6 +71,7 @@ def test_integers_find_it(force, monkeypatch, fault):
     problem = integers(SHAPE, torch.float32, seed=1)
     check_exact(problem, fused(problem, "triton"))
     monkeypatch.setattr(module, name, faulty)
+    two_layers.forget_prepared()
     results = fused(problem, "triton")
     with pytest.raises(AssertionError, match="not equal"):
         check_exact(problem, results)

@@ -92,30 +92,73 @@ def launch(
     arguments: tuple[Any, ...],
     constants: tuple[Any, ...],
     how: Launch,
-) -> None:
-    """Starts ``kernel`` on the current stream of the current device.
+) -> Any:
+    """Starts ``kernel`` on the current stream of the current device; what was compiled for it.
 
-    ``arguments`` and then ``constants`` are the kernel's parameters in their order.
+    ``arguments`` and then ``constants`` are the kernel's parameters in their order. ``None`` is
+    returned where the kernel was not started directly.
     """
     if INTERPRETED:
         kernel[grid](*arguments, *constants)
-        return
+        return None
     if not _starts_directly:
         kernel[grid](*arguments, *constants, num_warps=how.warps, num_stages=how.stages)
-        return
+        return None
     driver = triton.runtime.driver.active
     device = driver.get_current_device()
     looked_at = map(_specialization, arguments, _unspecialized(kernel))
     key = (kernel, device, how, constants, *looked_at)
     compiled = _compiled.get(key)
     if compiled is None or _somebody_listens():
-        _compiled[key] = kernel[grid](
+        compiled = _compiled[key] = kernel[grid](
             *arguments, *constants, num_warps=how.warps, num_stages=how.stages
         )
-        return
+    else:
+        _start(compiled, grid, driver.get_current_stream(device), (*arguments, *constants))
+    return compiled
+
+
+def _start(compiled: Any, grid: tuple[int, ...], stream: int, arguments: tuple[Any, ...]) -> None:
     x, y, z = (*grid, 1, 1)[:3]
-    stream = driver.get_current_stream(device)
     compiled.run(
-        x, y, z, stream, compiled.function, compiled.packed_metadata, None, None, None,
-        *arguments, *constants,
-    )  # fmt: skip
+        x, y, z, stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments
+    )
+
+
+class Prepared:
+    """A launch with all of its arguments but the tensors, which are the kernel's first parameters.
+
+    The dtypes of the tensors, and which of them are ``None``, must be the same at every launch:
+    then their alignment is all that can ask for another compiled kernel.
+    """
+
+    __slots__ = ("_compiled", "constants", "grid", "how", "kernel", "numbers")
+
+    def __init__(
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        numbers: tuple[int, ...],
+        constants: tuple[Any, ...],
+        how: Launch,
+    ) -> None:
+        self.kernel, self.grid, self.numbers = kernel, grid, numbers
+        self.constants, self.how = constants, how
+        self._compiled: dict[Any, Any] = {}
+
+    def start(self, *tensors: Tensor | None) -> None:
+        """Starts the kernel on the current stream of the current device."""
+        compiled = key = None
+        if _starts_directly and not INTERPRETED:
+            driver = triton.runtime.driver.active
+            device = driver.get_current_device()
+            key = (device, *[0 if t is None else t.data_ptr() % 16 for t in tensors])
+            compiled = self._compiled.get(key)
+        if compiled is None or _somebody_listens():
+            arguments = (*tensors, *self.numbers)
+            self._compiled[key] = launch(
+                self.kernel, self.grid, arguments, self.constants, self.how
+            )
+        else:
+            stream = driver.get_current_stream(device)
+            _start(compiled, self.grid, stream, (*tensors, *self.numbers, *self.constants))
