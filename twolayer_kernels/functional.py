@@ -7,7 +7,7 @@ before it: the search for what is wrong, and the words for it, come only after i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -125,19 +125,13 @@ def two_layer(
                 [12.]])
     """
     if torch.compiler.is_dynamo_compiling() or not unseen(x, w1, w2, b1, b2):
-        return _seen_two_layer(x, w1, w2, b1, b2, recompute, backend)
+        return _seen(_TWO_LAYER, (x, w1, w2, b1, b2), backend, recompute=recompute)
     try:
         return _two_layer(x, w1, w2, b1, b2, recompute, backend)
     except Exception as error:
         failure = error
     try:
-        reason = transparency.why_without_memory(x, w1, w2, b1, b2)
-        if reason is not None:
-            return _operations_two_layer(x, w1, w2, b1, b2, recompute, backend, reason)
-        # Says what is wrong with the arguments, if they are.
-        _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
-        transparency.check_memory("two_layer", x=x, w1=w1, w2=w2, b1=b1, b2=b2)
-        raise failure
+        return _refused(_TWO_LAYER, failure, (x, w1, w2, b1, b2), backend, recompute=recompute)
     finally:
         del failure  # it holds this frame, and so the tensors, in a cycle
 
@@ -203,108 +197,102 @@ def _way(backend: str | None, *arguments: Any) -> tuple[Way, str]:
     return Way.OPERATORS, "a compiler is looking"
 
 
-def _seen_two_layer(
-    x: Tensor,
-    w1: Tensor,
-    w2: Tensor,
-    b1: Tensor | None,
-    b2: Tensor | None,
-    recompute: bool,
-    backend: str | None,
-) -> Tensor:
+class _Operation(NamedTuple):
+    """One of the two public functions, for calls that something may see.
+
+    ``Given`` below are its tensors, ``None`` for a bias that is not there.
+    """
+
+    public: Callable[..., Tensor]
+    arguments: tuple[str, ...]
+    check: Callable[..., None]
+    plain: Callable[..., Tensor]  # torch's own operations
+    direct: Callable[..., Tensor]  # with or without autograd, by the backend's kernels
+    operator: Callable[..., Tensor]  # as a registered operator, on a batch of one dimension
+    is_plain: Callable[[Tensor, str | None], bool]  # whether torch's kernels run it at any size
+
+
+Given = tuple[Any, ...]
+
+
+def _seen(op: _Operation, given: Given, backend: str | None, **options: Any) -> Tensor:
     """Where something may see the call: see :mod:`twolayer_kernels.transparency`."""
-    way, reason = _way(backend, x, w1, w2, b1, b2)
+    way, reason = _way(backend, *given)
     if way is Way.OVERRIDE:
-        given = (x, w1, w2, b1, b2)
-        y: Tensor = handle_torch_function(
-            two_layer, given, *given, recompute=recompute, backend=backend
-        )
+        y: Tensor = handle_torch_function(op.public, given, *given, **options, backend=backend)
         return y
     if way is Way.OPERATORS:
-        return _traced_two_layer(x, w1, w2, b1, b2, recompute, backend)
+        return _traced(op, given, backend, **options)
     if way is Way.OPERATIONS:
-        return _operations_two_layer(x, w1, w2, b1, b2, recompute, backend, reason)
-    _CHECKS.two_layer(*_as_autocast_would(x, w1, w2, b1, b2))
+        return _in_operations(op, given, backend, reason, **options)
+    op.check(*_as_autocast_would(*given))
     with torch._C.DisableTorchFunction():  # a mode that sets the default device must not set ours
-        return _two_layer(x, w1, w2, b1, b2, recompute, backend)
+        return op.direct(*given, **options, backend=backend)
 
 
-def _operations_two_layer(
-    x: Tensor,
-    w1: Tensor,
-    w2: Tensor,
-    b1: Tensor | None,
-    b2: Tensor | None,
-    recompute: bool,
-    backend: str | None,
-    reason: str,
+def _in_operations(
+    op: _Operation, given: Given, backend: str | None, reason: str, recompute: bool = False
 ) -> Tensor:
     checks.check_flag("recompute", recompute)
-    if not _is_nested(x):
-        _check_untraced(_CHECKS.two_layer, x, w1, w2, b1, b2)
+    if not _is_nested(given[0]):
+        _check_untraced(op.check, *given)
     check_operations(backend, reason)
-    return operations.two_layer(x, w1, w2, b1, b2)
+    return op.plain(*given)
 
 
-def _traced_two_layer(
-    x: Tensor,
-    w1: Tensor,
-    w2: Tensor,
-    b1: Tensor | None,
-    b2: Tensor | None,
-    recompute: bool,
-    backend: str | None,
-) -> Tensor:
+def _traced(op: _Operation, given: Given, backend: str | None, recompute: bool = False) -> Tensor:
     """As a registered operator, which a compiler can put into its graph.
 
     Or in torch's own operations, where these would run in it: a compiler can fuse them.
     """
     checks.check_flag("recompute", recompute)
     checks.check_backend(backend)
-    _check_untraced(_CHECKS.two_layer, x, w1, w2, b1, b2)
-    given = x, w1, w2, b1, b2
-    x, w1, w2, b1, b2 = _as_autocast_would(x, w1, w2, b1, b2)
-    if not recompute and dispatch.is_certainly_torchs_own(
-        x.device.type, x.device.index, x.dtype, backend
-    ):
-        return operations.two_layer(*given)
-    keep = not recompute and _needs_graph(x, w1, w2, b1)
-    y: Tensor = ops.two_layer(_flattened(x), w1, w2, b1, b2, keep, backend)[0]
-    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
+    _check_untraced(op.check, *given)
+    x, *others = _as_autocast_would(*given)
+    if not recompute and op.is_plain(x, backend):
+        return op.plain(*given)
+    options = {"recompute": True} if recompute else {}
+    y = op.operator(_flattened(x), *others, backend, **options)
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-def _seen_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
-    way, reason = _way(backend, x, w, b)
-    if way is Way.OVERRIDE:
-        a: Tensor = handle_torch_function(linear_relu, (x, w, b), x, w, b, backend=backend)
-        return a
-    if way is Way.OPERATORS:
-        return _traced_linear_relu(x, w, b, backend)
-    if way is Way.OPERATIONS:
-        return _operations_linear_relu(x, w, b, backend, reason)
-    _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
-    with torch._C.DisableTorchFunction():
-        return _linear_relu(x, w, b, backend)
-
-
-def _operations_linear_relu(
-    x: Tensor, w: Tensor, b: Tensor | None, backend: str | None, reason: str
+def _refused(
+    op: _Operation, failure: Exception, given: Given, backend: str | None, **options: Any
 ) -> Tensor:
-    if not _is_nested(x):
-        _check_untraced(_CHECKS.linear_relu, x, w, b)
-    check_operations(backend, reason)
-    return operations.linear_relu(x, w, b)
+    """After a direct call failed: another way, or an error that says what is wrong."""
+    try:
+        reason = transparency.why_without_memory(*given)
+        if reason is not None:
+            return _in_operations(op, given, backend, reason, **options)
+        # Says what is wrong with the arguments, if they are.
+        op.check(*_as_autocast_would(*given))
+        named = dict(zip(op.arguments, given, strict=True))
+        transparency.check_memory(op.public.__name__, **named)
+        raise failure
+    finally:
+        del failure  # as in the caller
 
 
-def _traced_linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) -> Tensor:
-    checks.check_backend(backend)
-    _check_untraced(_CHECKS.linear_relu, x, w, b)
-    given = x, w, b
-    x, w, b = _as_autocast_would(x, w, b)
-    if backend == "torch" or (backend is None and x.device.type != "cpu"):
-        return operations.linear_relu(*given)
-    a: Tensor = ops.linear_relu(_flattened(x), w, b, backend)
-    return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
+def _two_layer_operator(
+    x: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b1: Tensor | None,
+    b2: Tensor | None,
+    backend: str | None,
+    recompute: bool = False,
+) -> Tensor:
+    keep = not recompute and _needs_graph(x, w1, w2, b1)
+    y: Tensor = ops.two_layer(x, w1, w2, b1, b2, keep, backend)[0]
+    return y
+
+
+def _two_layer_is_plain(x: Tensor, backend: str | None) -> bool:
+    return dispatch.is_certainly_torchs_own(x.device.type, x.device.index, x.dtype, backend)
+
+
+def _linear_relu_is_plain(x: Tensor, backend: str | None) -> bool:
+    return backend == "torch" or (backend is None and x.device.type != "cpu")
 
 
 def linear_relu(
@@ -331,19 +319,13 @@ def linear_relu(
         tensor([[1., 0.]])
     """
     if torch.compiler.is_dynamo_compiling() or not unseen(x, w, b):
-        return _seen_linear_relu(x, w, b, backend)
+        return _seen(_LINEAR_RELU, (x, w, b), backend)
     try:
         return _linear_relu(x, w, b, backend)
     except Exception as error:
         failure = error
     try:
-        reason = transparency.why_without_memory(x, w, b)
-        if reason is not None:
-            return _operations_linear_relu(x, w, b, backend, reason)
-        # Says what is wrong with the arguments, if they are.
-        _CHECKS.linear_relu(*_as_autocast_would(x, w, b))
-        transparency.check_memory("linear_relu", x=x, w=w, b=b)
-        raise failure
+        return _refused(_LINEAR_RELU, failure, (x, w, b), backend)
     finally:
         del failure  # it holds this frame, and so the tensors, in a cycle
 
@@ -368,3 +350,23 @@ def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) ->
     else:
         a = chosen.linear_relu_forward(x2d, w, b)
     return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
+
+
+_TWO_LAYER = _Operation(
+    two_layer,
+    ("x", "w1", "w2", "b1", "b2"),
+    _CHECKS.two_layer,
+    operations.two_layer,
+    _two_layer,
+    _two_layer_operator,
+    _two_layer_is_plain,
+)
+_LINEAR_RELU = _Operation(
+    linear_relu,
+    ("x", "w", "b"),
+    _CHECKS.linear_relu,
+    operations.linear_relu,
+    _linear_relu,
+    ops.linear_relu,
+    _linear_relu_is_plain,
+)
