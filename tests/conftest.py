@@ -71,3 +71,17 @@ def poisoned_memory(monkeypatch):
     yield
     _perturb_malloc(0)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def tuned_tables(tmp_path, monkeypatch):
+    """An empty folder for tuned tables; what is read from it is forgotten afterwards."""
+    from twolayer_kernels.backends.triton import measurements, tiles
+
+    monkeypatch.setenv("TWOLAYER_CACHE", str(tmp_path))
+    tiles.forget_tables()
+    measurements.forget_tables()
+    yield tmp_path
+    monkeypatch.undo()
+    tiles.forget_tables()
+    measurements.forget_tables()

@@ -6,6 +6,8 @@ Runs with torch and triton alone, as ``python -m twolayer_kernels.app.tune``, to
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,24 +40,32 @@ def tune() -> None:
         raise BadInput(f"tune: {error}: pip install 'twolayer_kernels[triton]'") from error
     device = torch.device("cuda", torch.cuda.current_device())
     name = torch.cuda.get_device_name(device)
-    print(f"measuring {name}")
-    table = {
+    report = partial(print, flush=True)  # into a pipe or a file, too
+    report(f"measuring {name}")
+    table: dict[str, Any] = {
         "device": name,
         "versions": {
             "twolayer_kernels": __version__,
             "torch": torch.__version__,
             "triton": triton.__version__,
         },
-        "tiles": tuning.tune_tiles(device, tuning.measure_on_gpu, print),
+        "tiles": [],
         "against_torch": [],
     }
     path = tiles.tuned_table_path(name)
+
+    def into(part: str) -> Callable[[list[dict[str, Any]]], None]:
+        """Keeps what was measured so far: whoever stops the tuner loses one measurement."""
+        return lambda entries: tuning.write(table | {part: entries}, path)
+
+    measure = tuning.measure_on_gpu
+    table["tiles"] = tuning.tune_tiles(device, measure, report, into("tiles"))
     tuning.write(table, path)  # the comparison is to run on the tiles just found
     table["against_torch"] = tuning.compare_with_torch(
-        device, tuning.measure_on_gpu, tuning.NETWORKS, _modules, print
+        device, measure, tuning.NETWORKS, _modules, report, into("against_torch")
     )
     tuning.write(table, path)
-    print(f"written: {path}")
+    report(f"written: {path}")
 
 
 if __name__ == "__main__":

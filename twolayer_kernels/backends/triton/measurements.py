@@ -1,14 +1,15 @@
 """What was measured on a device against torch, and what follows for a network of another size.
 
-``measured.json`` ships with the package, one list of rows per device name; ``twolayer tune`` writes
-a table for the device at hand, which takes its place there. On a device without measurements there
-is no answer: the kernels then run only where they are asked for by name.
+``measured.json`` ships with the package, one list of rows per class of devices; ``twolayer tune``
+writes a table for the device at hand, which takes its place there. Where nothing was measured, or
+nothing alike, there is no answer: the kernels then run only where they are asked for by name.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -16,6 +17,11 @@ from typing import Any, NamedTuple
 from .tiles import tuned_table_path
 
 SIZES = ("batch", "in_features", "hidden_features", "out_features")
+# Ours must have been this much faster than torch: less may be noise, or another card of the class.
+MARGIN = 1.03
+# Doublings, over all four sizes together, that a measurement speaks for: halfway between the
+# networks that the tuner measures is 5 to 6.
+FARTHEST = 6.0
 
 
 class Row(NamedTuple):
@@ -35,6 +41,12 @@ class Verdict(NamedTuple):
     reason: str
 
 
+def device_class(device_name: str) -> str:
+    """``H100`` of ``NVIDIA H100 80GB HBM3``; a part of a device, or another name, is its own."""
+    model = re.match(r"NVIDIA ([A-Z]{1,2}\d{2,3})(?![A-Za-z0-9])", device_name)
+    return model[1] if model is not None and "MIG" not in device_name else device_name
+
+
 @cache
 def _shipped() -> dict[str, list[dict[str, Any]]]:
     text = (files(__package__) / "measured.json").read_text()
@@ -43,14 +55,20 @@ def _shipped() -> dict[str, list[dict[str, Any]]]:
 
 
 @cache
-def rows_for(device_name: str) -> tuple[Row, ...]:
-    """The measurements on a device of this name: the user's own, else those that ship."""
-    path = tuned_table_path(device_name)
+def _source(device_name: str) -> tuple[str, tuple[Row, ...]]:
+    """The measurements that speak for a device, and what they were made on."""
+    path, entries = tuned_table_path(device_name), []
     if path.is_file():
         entries = json.loads(path.read_text())["against_torch"]
-    else:
-        entries = _shipped().get(device_name, [])
-    return tuple(Row(**entry) for entry in entries)
+    if entries:
+        return device_name, tuple(Row(**entry) for entry in entries)
+    known = device_class(device_name)
+    return f"a device like it ({known})", tuple(Row(**e) for e in _shipped().get(known, []))
+
+
+def rows_for(device_name: str) -> tuple[Row, ...]:
+    """The measurements that speak for a device: the user's own, else its class's that ship."""
+    return _source(device_name)[1]
 
 
 def _distance(row: Row, sizes: tuple[int, int, int, int]) -> float:
@@ -77,16 +95,26 @@ def verdict(
             " `twolayer tune` does it, backend='triton' takes them as they are",
         )
     nearest = min(rows, key=lambda row: _distance(row, sizes))
+    name, distance = "x".join(map(str, nearest[1:5])), _distance(nearest, sizes)
+    where, _ = _source(device_name)
+    if distance > FARTHEST:
+        return Verdict(
+            False,
+            f"no network like this one was measured in {precision} on {device_name}: the nearest,"
+            f" {name}, is {distance:.1f} doublings away, and {FARTHEST:g} are the most",
+        )
     ratio = nearest.torch / nearest.ours
-    faster = ratio >= 1
-    name = "x".join(map(str, nearest[1:5]))
+    faster = ratio >= MARGIN
     relation = f"{ratio:.2f}x as fast as torch" if faster else f"only {ratio:.2f}x torch's speed"
+    least = "" if faster else f" (at least {MARGIN:g}x is wanted)"
     return Verdict(
-        faster, f"measured on {device_name}: {relation} at {name}, the nearest size in {precision}"
+        faster,
+        f"measured on {where}: {relation}{least} at {name}, the nearest size in {precision}",
     )
 
 
 def forget_tables() -> None:
     """After a table on disk has changed."""
-    rows_for.cache_clear()
+    _shipped.cache_clear()
+    _source.cache_clear()
     verdict.cache_clear()

@@ -26,6 +26,8 @@ from .tiles import KERNELS, Tile
 Seconds = float
 Measure = Callable[[Callable[[], object]], Seconds]
 Report = Callable[[str], None]
+Entries = list[dict[str, Any]]
+Written = Callable[[Entries], None]  # told of all entries so far, after each new one
 
 # One product large enough to fill any device; the rate of a tile hardly depends on the size then.
 PRODUCT = (4096, 4096, 4096)
@@ -99,14 +101,21 @@ def _operands(kernel: str, dtype: torch.dtype, device: torch.device) -> dict[str
     return {"a": new(k, m).T, "b": new(k, n)}
 
 
+def _failure(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def tune_tiles(
-    device: torch.device, measure: Measure, report: Report = lambda line: None
-) -> list[dict[str, Any]]:
+    device: torch.device,
+    measure: Measure,
+    report: Report = lambda line: None,
+    written: Written = lambda entries: None,
+) -> Entries:
     """The entries of the table of tiles, each with its rate on this device.
 
-    The narrow kernels keep the tiles that ship.
+    The narrow kernels keep the tiles that ship, and so does a kernel of which no tile ran.
     """
-    entries: list[dict[str, Any]] = []
+    entries: Entries = []
     m, n, k = PRODUCT
     for precision, dtype in MODES:
         for kernel in KERNELS:
@@ -119,8 +128,11 @@ def tune_tiles(
                         seconds = measure(partial(layers.product, kernel, **operands, tile=tile))
                     except triton.OutOfResources:
                         continue
+                    except Exception as error:  # other tiles may do better
+                        report(f"{kernel} {precision} {tile[:3]}: {_failure(error)}")
+                        continue
                     rates.append((2 * m * n * k / seconds, tile))
-            best = max(rate for rate, _ in rates)
+            best = max((rate for rate, _ in rates), default=0.0)
             # The fastest of each size of tile: the smaller ones serve the smaller networks.
             by_block: dict[tuple[int, int], tuple[float, Tile]] = {}
             for rate, tile in sorted(rates, key=lambda pair: pair[0]):
@@ -129,6 +141,7 @@ def tune_tiles(
                 tflops = f"{rate / 1e12:.1f} TFLOP/s at {m} x {n} x {k}"
                 entries.append(_entry(kernel, precision, known, tile, rate / best, tflops))
                 report(f"{kernel} {precision} {tile[:3]}: {tflops}")
+            written(entries)
     return entries
 
 
@@ -160,31 +173,46 @@ def _step(module: nn.Module, x: Tensor, grad_y: Tensor) -> Callable[[], None]:
     return step
 
 
+def _times(
+    device: torch.device,
+    dtype: torch.dtype,
+    measure: Measure,
+    network: tuple[int, int, int, int],
+    modules: Callable[..., tuple[nn.Module, nn.Module]],
+) -> tuple[float, float]:
+    """Microseconds of forward + backward, ours and torch's."""
+    batch, *widths = network
+    x = torch.randn(batch, widths[0], dtype=dtype, device=device, requires_grad=True)
+    grad_y = torch.randn(batch, widths[-1], dtype=dtype, device=device)
+    fused, plain = modules(*widths, dtype=dtype, device=device)
+    ours = measure(_step(fused, x, grad_y)) * 1e6
+    return ours, measure(_step(plain, x, grad_y)) * 1e6
+
+
 def compare_with_torch(
     device: torch.device,
     measure: Measure,
     networks: tuple[tuple[int, int, int, int], ...],
     modules: Callable[..., tuple[nn.Module, nn.Module]],
     report: Report = lambda line: None,
-) -> list[dict[str, Any]]:
+    written: Written = lambda rows: None,
+) -> Entries:
     """Rows of forward + backward, ours and torch's; ``modules`` makes the two for some widths."""
-    rows: list[dict[str, Any]] = []
+    rows: Entries = []
     for precision, dtype in MODES:
         for network in networks:
-            batch, in_features, hidden_features, out_features = network
-            x = torch.randn(batch, in_features, dtype=dtype, device=device, requires_grad=True)
-            grad_y = torch.randn(batch, out_features, dtype=dtype, device=device)
-            fused, plain = modules(
-                in_features, hidden_features, out_features, dtype=dtype, device=device
-            )
-            with _precision(precision):
-                assert precision_of(dtype) == precision
-                ours = measure(_step(fused, x, grad_y)) * 1e6
-                torchs = measure(_step(plain, x, grad_y)) * 1e6
+            name = "x".join(map(str, network))
+            try:
+                with _precision(precision):
+                    assert precision_of(dtype) == precision
+                    ours, torchs = _times(device, dtype, measure, network, modules)
+            except Exception as error:  # out of memory, say: other sizes may do better
+                report(f"{name} {precision}: {_failure(error)}")
+                continue
             sizes = dict(zip(measurements.SIZES, network, strict=True))
             times = {"ours": round(ours, 2), "torch": round(torchs, 2)}
             rows.append({"precision": precision} | sizes | times)
-            name = "x".join(map(str, network))
+            written(rows)
             report(f"{name} {precision}: {torchs / ours:.2f}x torch ({ours:.0f} us)")
     return rows
 
