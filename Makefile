@@ -7,7 +7,8 @@
 #   make bench   the table of timings against torch, NumPy and oneDNN
 #   make wheel   a wheel for this Python, tagged for manylinux
 #   make kernels what the compiler makes of the GPU kernels, without a GPU
-#   make gpu     on a machine with a GPU: the CUDA tests, then the benches; installs nothing
+#   make gpu     on a machine with a GPU: the CUDA tests, then the benches; installs nothing;
+#                PART=first or PART=second does one half, see docs/gpu.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -52,7 +53,7 @@ kernels: $(VENV)/.ready
 	$(BIN)/python -m benches.kernels
 
 gpu:
-	$(PYTHON) -m benches.gpu
+	$(PYTHON) -m benches.gpu $(PART)
 
 # torch comes first and alone, so that nothing pulls another build of it.
 $(VENV)/.ready: pyproject.toml setup.py $(CONSTRAINTS) $(CSRC)

@@ -1,22 +1,20 @@
-"""The time that a run has, and a limit for what cannot be foreseen."""
+"""The time that a run has."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-RESERVE_SECONDS = 10.0  # for the table and the picture
+RESERVE_SECONDS = 15.0  # for Python's start, the table and the picture
 
 
 class Budget:
-    """Seconds left of a number of minutes, by any clock."""
+    """Seconds left of a number of seconds, by any clock."""
 
-    def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._start = clock()
-        self._end = self._start + 60 * minutes - RESERVE_SECONDS
+        self._end = self._start + seconds - RESERVE_SECONDS
 
     def used(self) -> float:
         return self._clock() - self._start
@@ -24,21 +22,6 @@ class Budget:
     def left(self) -> float:
         return self._end - self._clock()
 
-    def fits(self, seconds: float) -> bool:
-        return seconds <= self.left()
-
-
-@contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raises ``TimeoutError`` in what takes longer; POSIX, main thread."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"not ready within {seconds:.0f} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    def at_most(self, seconds: float, keep: float = 0.0) -> float:
+        """``seconds``, or what is left of them when ``keep`` seconds stay for what comes after."""
+        return max(0.0, min(seconds, self.left() - keep))

@@ -1,32 +1,29 @@
-"""Measures one row: builds its peers, checks what each computes, and times those that are right."""
+"""Measures peers of one row: builds them, checks what each computes, times those that are right."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 
-from . import peers, timing
-from .budget import Budget, limited
-from .cases import BOTH, Case
-from .peers import EAGER, OURS, PEERS, PRODUCTS, RECOMPUTE, SLOW_BUILDS, Call, Network
+from twolayer_kernels import explain
 
-# Operations a second, for a guess at the time that a row will take.
-_RATES = {"bfloat16": 400e12, "tf32": 200e12, "float32": 25e12}
+from . import peers, timing
+from .cases import BOTH, Case
+from .peers import DEFAULT, EAGER, OURS, PEERS, PRODUCTS, RECOMPUTE, Call, Network
+
 _MEASURED_MEMORY = (EAGER, OURS, RECOMPUTE)
 
-
-def estimate(case: Case) -> float:
-    """Seconds for a row without the peers that are slow to build."""
-    calls = 8 * (timing.ROUNDS + 10)
-    return 4.0 + calls * max(case.operations / _RATES[case.precision], timing.BLOCK_SECONDS)
+Found = dict[str, dict[str, Any]]
 
 
 @contextmanager
-def _float32(case: Case) -> Iterator[None]:
+def precision_of(case: Case) -> Iterator[None]:
+    """float32 multiplied as the row says."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if case.tf32 else "highest")
     try:
@@ -40,71 +37,71 @@ def in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}"
 
 
-class Measure:
-    """``measure(case)``: what is known of a row, as it goes into the JSON."""
+@cache
+def _timer() -> timing.Timer:
+    return timing.Events()
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self._builds = dict(SLOW_BUILDS)
-        self._timer = timing.Events()
 
-    def __call__(self, case: Case) -> dict[str, Any]:
-        try:
-            with _float32(case):
-                return self._measure(case)
-        finally:
-            torch.compiler.reset()
-            gc.collect()
-            torch.cuda.empty_cache()
+def measure(case: Case, names: Sequence[str], beside: Sequence[str] = ()) -> Found:
+    """What is known of the peers ``names``, as it goes into the JSON.
 
-    def _measure(self, case: Case) -> dict[str, Any]:
+    Those in ``beside`` are timed in turn with them, and their times noted with each.
+    """
+    timer = _timer()
+    try:
         torch.compiler.reset()
-        network = Network(case)
-        found: dict[str, dict[str, Any]] = {}
-        calls = self._build(case, network, found)
-        for name, figures in timing.time_in_turn(calls, self._timer).items():
-            found[name] |= figures
-        if case.small:
-            for name, call in calls.items():
-                found[name]["host"] = timing.host_seconds(call)
-        if case.work == BOTH:
-            for name in _MEASURED_MEMORY:
-                if name in calls:
-                    found[name]["peak_bytes"] = timing.peak_bytes(calls[name])
-                    found[name]["held_bytes"] = timing.held_bytes(_forward(network, name))
-        return {"peers": found}
+        with precision_of(case):
+            return _measure(case, names, beside, timer)
+    finally:
+        torch.compiler.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
 
-    def _build(
-        self, case: Case, network: Network, found: dict[str, dict[str, Any]]
-    ) -> dict[str, Call]:
-        """The calls that compute the right thing; of the others ``found`` says why not."""
-        exacts = peers.exact(network)
-        calls: dict[str, Call] = {}
-        for name in peers.peers_of(case):
-            needed = self._builds.get(name, 0.0)
-            if needed and not self._budget.fits(needed + estimate(case)):
-                found[name] = {"error": "skipped: no time left to build it"}
-                continue
-            began = self._budget.used()
-            try:
-                with limited(self._budget.left() if name in SLOW_BUILDS else 120.0):
-                    call = PEERS[name](network)
-                    results = call()
-                    torch.cuda.synchronize()
-                found[name] = {"errors": peers.check(case, results, _of(name, exacts))}
-                calls[name] = call
-            except Exception as error:  # a peer that fails is a finding, not the end of the run
-                found[name] = {"error": in_a_line(error)}
-            if name in SLOW_BUILDS:
-                took = self._budget.used() - began
-                self._builds[name] = max(took, (self._builds[name] + took) / 2)
-        return calls
+
+def _measure(case: Case, names: Sequence[str], beside: Sequence[str], timer: timing.Timer) -> Found:
+    network = Network(case)
+    found: Found = {}
+    calls = _build(case, network, [*names, *beside], found)
+    times = timing.time_in_turn(calls, timer)
+    medians = {name: times[name]["median"] for name in beside if name in times}
+    for name in names:
+        if name in times:
+            found[name] |= times[name] | ({"beside": medians} if medians else {})
+    found = {name: found[name] for name in names}
+    if case.small:
+        for name in names:
+            if name in calls:
+                found[name]["host"] = timing.host_seconds(calls[name])
+    if case.work == BOTH:
+        for name in _MEASURED_MEMORY:
+            if name in names and name in calls:
+                found[name]["peak_bytes"] = timing.peak_bytes(calls[name])
+                found[name]["held_bytes"] = timing.held_bytes(_forward(network, name))
+    if DEFAULT in found:
+        found[DEFAULT]["explained"] = explain(network.fused(by_name=False), network.x)
+    return found
+
+
+def _build(case: Case, network: Network, names: Sequence[str], found: Found) -> dict[str, Call]:
+    """The calls that compute the right thing; of the others ``found`` says why not."""
+    exacts = peers.exact(network)
+    calls: dict[str, Call] = {}
+    for name in names:
+        try:
+            call = PEERS[name](network)
+            results = call()
+            torch.cuda.synchronize()
+            found[name] = {"errors": peers.check(case, results, _of(name, exacts))}
+            calls[name] = call
+        except Exception as error:  # a peer that fails is a finding, not the end of the run
+            found[name] = {"error": in_a_line(error)}
+    return calls
 
 
 def _of(name: str, exacts: peers.Results) -> peers.Results:
     return {} if name == PRODUCTS else exacts
 
 
-def _forward(network: Network, name: str) -> Any:
+def _forward(network: Network, name: str) -> Call:
     model = network.plain if name == EAGER else network.fused(recompute=name == RECOMPUTE)
-    return lambda: model(network.x)
+    return lambda: {"y": model(network.x)}

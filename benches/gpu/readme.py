@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from . import goals
-from .peers import AUTOTUNED, COMPILED, EAGER, GRAPH, OUR_GRAPH, OURS, PRODUCTS
-from .report import duration, fixed
+from .peers import AUTOTUNED, COMPILED, DEFAULT, EAGER, GRAPH, OUR_GRAPH, OURS, PRODUCTS
+from .report import checks_in_a_line, duration, fixed
 from .results import FOLDER, ratio, read, seconds
 
 README = FOLDER.parents[1] / "README.md"
@@ -17,8 +17,8 @@ _NOTHING = (
     "No GPU has been measured yet: the Triton kernels are there, their speed is not known.\n"
     "`make gpu` measures it on a machine with CUDA."
 )
-_HEADS = ("batch x in x hidden x out", "type", "work", "ours", "TFLOP/s", "eager", "compile",
-          "max-autotune", "graphs", "of bare `mm`")  # fmt: skip
+_HEADS = ("batch x in x hidden x out", "type", "work", "ours", "TFLOP/s", "default", "eager",
+          "compile", "max-autotune", "graphs", "of bare `mm`")  # fmt: skip
 
 
 def _cells(cells: Iterable[str]) -> str:
@@ -35,6 +35,7 @@ def _line(row: dict[str, Any]) -> str:
             row["work"].replace("+", " + "),
             duration(time),
             fixed(row["operations"] / time / 1e12, 1),
+            fixed(ratio(row, EAGER, DEFAULT)),
             *(fixed(ratio(row, peer, OURS)) for peer in (EAGER, COMPILED, AUTOTUNED)),
             fixed(ratio(row, GRAPH, OUR_GRAPH)),
             fixed(ratio(row, PRODUCTS, OURS)),
@@ -61,13 +62,14 @@ def _section(results: dict[str, Any], picture: str | None) -> str:
         f" {machine['triton']}, commit {machine['commit']}, {results['date'][:10]}."
     )
     if not results["trustworthy"]:
-        return f"{head} The tests failed there ({results['tests']['summary']}): no figures."
+        return f"{head} Not all checks passed there ({checks_in_a_line(results)}): no figures."
     measured = [row for row in rows if seconds(row, OURS) is not None]
     missing = len(rows) - len(measured)
     lines = [
-        f"{head} Tests: {results['tests']['summary']}.",
+        f"{head} Checks: {checks_in_a_line(results)}.",
         "",
-        "Times of others over ours; `graphs`: both replayed as CUDA graphs; `of bare mm`: time of"
+        "Times of others over ours; `default`: eager's time over that of the network that names no"
+        " backend; `graphs`: both replayed as CUDA graphs; `of bare mm`: time of"
         " the work's matrix products alone over ours.",
         "",
         _cells(_HEADS),

@@ -10,6 +10,7 @@ from .peers import (
     AUTOTUNED,
     COMPILED,
     CONTROL,
+    DEFAULT,
     EAGER,
     GRAPH,
     OUR_GRAPH,
@@ -18,6 +19,7 @@ from .peers import (
     RECOMPUTE,
 )
 from .results import ratio, seconds
+from .running import reasons
 
 # Each with the peer of ours that it is held against.
 RATIOS = {
@@ -28,8 +30,8 @@ RATIOS = {
     PRODUCTS: OURS,
     RECOMPUTE: OURS,
 }
-_HEADS = ("row", "ours", "graph", "TFLOP/s", "+-", "x eager", "x compile", "x max-at", "graphs",
-          "of mm", "x recomp", "host us", "eager us", "peak MB", "recomp MB")  # fmt: skip
+_HEADS = ("row", "ours", "graph", "TFLOP/s", "+-", "default", "x eager", "x compile", "x max-at",
+          "graphs", "of mm", "x recomp", "host us", "eager us", "peak MB", "recomp MB")  # fmt: skip
 
 
 def duration(value: float | None) -> str:
@@ -68,6 +70,7 @@ def _line(row: dict[str, Any]) -> list[str]:
         duration(seconds(row, OUR_GRAPH)),
         "" if time is None else fixed(row["operations"] / time / 1e12, 1),
         "" if time is None else f"{(ours['high'] - ours['low']) / 2 / time:.1%}",
+        fixed(ratio(row, EAGER, DEFAULT)),
         *(fixed(ratio(row, peer, own)) for peer, own in RATIOS.items()),
         of(OURS, "host", 1e6, 1),
         of(EAGER, "host", 1e6, 1),
@@ -77,8 +80,9 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    notes = [f"{row['id']}: {row['status']}: {row['reason']}" for row in rows if "reason" in row]
+    notes = []
     for row in rows:
+        notes += [f"{row['id']}, {name}: {why}" for name, why in reasons(row).items()]
         for peer, found in row["peers"].items():
             if "error" in found:
                 notes.append(f"{row['id']}, {peer}: {found['error']}")
@@ -88,10 +92,12 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def tests_in_a_line(results: dict[str, Any]) -> str:
+def checks_in_a_line(results: dict[str, Any]) -> str:
     tests = results["tests"]
     said = {True: "clean", False: "FAULTS", None: "no answer"}[tests["sanitizer"]["passed"]]
-    return f"tests: {tests['summary']}; compute-sanitizer: {said}"
+    return (
+        f"exact: {tests['smoke']['summary']}; tests: {tests['summary']}; compute-sanitizer: {said}"
+    )
 
 
 def text(results: dict[str, Any], found: Iterable[Outcome]) -> str:
@@ -100,14 +106,15 @@ def text(results: dict[str, Any], found: Iterable[Outcome]) -> str:
         f"{machine['name']}, driver {machine['driver']}, CUDA {machine['cuda']},"
         f" torch {machine['torch']}, triton {machine['triton']}, commit {machine['commit']}"
     )
-    parts = [head, tests_in_a_line(results)]
+    parts = [head, checks_in_a_line(results)]
     if not results["trustworthy"]:
-        parts.append("THE FIGURES BELOW ARE NOT TRUSTWORTHY: the tests or the sanitizer failed")
-        parts += results["tests"]["failures"]
-    lines = [_line(row) for row in rows if row["status"] == "measured"]
+        parts.append("THE FIGURES BELOW ARE NOT TRUSTWORTHY: not all checks passed")
+        parts += results["tests"]["smoke"]["failures"] + results["tests"]["failures"]
+    lines = [_line(row) for row in rows if seconds(row, OURS) is not None]
     parts += ["", aligned(_HEADS, lines), ""]
     parts.append(
         "ours, graph: median time, plain and as a graph; +-: half the quartiles' distance;"
+        " default: eager's time over that of the network without a named backend;"
         " x: time of the peer over ours; graphs: eager's over ours;"
         " of mm: the time of the row's bare torch.mm over ours (5 products, 6 with the input's"
         " gradient, 2 forward); peak: over one step"

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 FOLDER = Path(__file__).parents[1] / "results"
+TUNED = "tuned"  # the folder beside the results for the table of `twolayer tune`
 
 
 def folder() -> Path:
@@ -22,12 +23,21 @@ def file_for(machine: str, where: Path) -> Path:
     return where / f"{'-'.join(words)}.json"
 
 
-def write(path: Path, results: dict[str, Any]) -> None:
+def log_for(results: Path, name: str) -> Path:
+    """A file of the same machine beside the JSON."""
+    return results.with_name(f"{results.stem}-{name}")
+
+
+def write_text(path: Path, text: str) -> None:
     """All or nothing: a reader finds this text or the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
-    draft.write_text(json.dumps({"schema": SCHEMA, **results}, indent=1) + "\n")
+    draft.write_text(text)
     draft.replace(path)
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    write_text(path, json.dumps({"schema": SCHEMA, **results}, indent=1) + "\n")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -37,6 +47,27 @@ def read(path: Path) -> dict[str, Any]:
     return results
 
 
+def earlier(name: str, machine: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The results of an earlier call on such a machine at this commit, and where they were.
+
+    Without them, why: no file of this name in the folder of the results nor in ``benches/results``,
+    or one of other code.
+    """
+    for path in (folder() / name, FOLDER / name):
+        if not path.is_file():
+            continue
+        try:
+            found = read(path)
+        except ValueError as error:
+            return None, str(error)
+        for key in ("commit", "torch", "triton"):
+            was, now = found["machine"][key], machine[key]
+            if was != now:
+                return None, f"{name} is of {key} {was}, this is {now}"
+        return found, name
+    return None, f"no {name} from an earlier call"
+
+
 def seconds(row: dict[str, Any], peer: str) -> float | None:
     """The median time of a peer, where there is one."""
     figure = row["peers"].get(peer, {}).get("median")
@@ -44,6 +75,15 @@ def seconds(row: dict[str, Any], peer: str) -> float | None:
 
 
 def ratio(row: dict[str, Any], peer: str, ours: str) -> float | None:
-    """Time of the peer over ours."""
+    """Time of the peer over ours; both timed in turn where one of them was timed beside the other.
+
+    A pass times some peers anew beside its own: the clocks of a GPU differ from pass to pass.
+    """
     theirs, own = seconds(row, peer), seconds(row, ours)
+    beside = row["peers"].get(peer, {}).get("beside", {})
+    if theirs is not None and ours in beside:
+        return theirs / float(beside[ours])
+    beside = row["peers"].get(ours, {}).get("beside", {})
+    if own is not None and peer in beside:
+        return float(beside[peer]) / own
     return None if theirs is None or own is None else theirs / own

@@ -11,7 +11,8 @@ import torch
 
 Timer = Callable[[Callable[[], object], int], float]
 
-ROUNDS = 21
+ROUNDS, FEWEST_ROUNDS = 21, 7
+TURNS_SECONDS = 2.0  # for all rounds of a row, unless the fewest take longer
 BLOCK_SECONDS = 2e-3
 MOST_CALLS = 200
 
@@ -53,13 +54,21 @@ def summary(seconds: list[float], calls: int) -> dict[str, Any]:
 def time_in_turn(
     calls: Mapping[str, Callable[[], object]], timer: Timer, rounds: int = ROUNDS
 ) -> dict[str, dict[str, Any]]:
-    """Times all peers, a block of each in every round; each round begins with another peer."""
-    counts, blocks = {}, {name: [] for name in calls}
+    """Times all peers, a block of each in every round; each round begins with another peer.
+
+    Long calls need fewer rounds: their times spread less.
+    """
+    counts: dict[str, int] = {}
+    blocks: dict[str, list[float]] = {name: [] for name in calls}
+    a_round = 0.0
     for name, call in calls.items():
         timer(call, 3)
         once = timer(call, 3)
         counts[name] = max(1, min(MOST_CALLS, round(BLOCK_SECONDS / once)))
+        a_round += counts[name] * once
     names = list(calls)
+    if names:
+        rounds = min(rounds, max(FEWEST_ROUNDS, int(TURNS_SECONDS / a_round)))
     for turn in range(rounds if names else 0):
         first = turn % len(names)
         for name in names[first:] + names[:first]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import triton
@@ -43,13 +44,13 @@ class Launched(NamedTuple):
 class _Utilities:
     """The part of a driver that knows the device and loads code to it."""
 
-    def __init__(self, arch: int) -> None:
-        self.arch = arch
+    def __init__(self, arch: int, multiprocessors: int) -> None:
+        self._arch, self._multiprocessors = arch, multiprocessors
 
     def get_device_properties(self, device: int) -> dict[str, int]:
         return {
-            "max_shared_mem": SHARED_LIMITS[self.arch],
-            "multiprocessor_count": MULTIPROCESSORS[self.arch],
+            "max_shared_mem": SHARED_LIMITS[self._arch],
+            "multiprocessor_count": self._multiprocessors,
         }
 
     def load_binary(
@@ -61,9 +62,9 @@ class _Utilities:
 class StubDriver:
     """What ``kernel[grid](...)`` and our own launcher ask of a driver."""
 
-    def __init__(self, arch: int) -> None:
+    def __init__(self, arch: int, multiprocessors: int) -> None:
         self.arch = arch
-        self.utils = _Utilities(arch)
+        self.utils = _Utilities(arch, multiprocessors)
         self.launches: list[Launched] = []
 
     def get_current_target(self) -> GPUTarget:
@@ -101,13 +102,18 @@ def _forget() -> None:
 
 
 @contextmanager
-def device(arch: int) -> Iterator[StubDriver]:
-    """Everything launched inside is compiled for compute capability ``arch``, and nothing runs."""
-    driver = StubDriver(arch)
+def device(arch: int, multiprocessors: int | None = None) -> Iterator[StubDriver]:
+    """Everything launched inside is compiled for compute capability ``arch``, and nothing runs.
+
+    A GPU that the machine has is not asked.
+    """
+    count = multiprocessors or MULTIPROCESSORS[arch]
+    driver, known = StubDriver(arch, count), launch.Device("no device", arch, count)
     _forget()
     triton.runtime.driver.set_active(driver)
     try:
-        yield driver
+        with mock.patch.object(launch, "device_at", return_value=known):
+            yield driver
     finally:
         triton.runtime.driver.set_active(None)  # the machine's own, when it is asked for
         _forget()

@@ -65,7 +65,8 @@ def measure_on_gpu(call: Callable[[], object], rounds: int = 20) -> Seconds:
 
 
 @contextmanager
-def _precision(name: str) -> Iterator[None]:
+def in_precision(name: str) -> Iterator[None]:
+    """torch's switches as one of ``MODES`` needs them."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
@@ -87,7 +88,7 @@ def candidates(kernel: str, precision: str, device: Device) -> list[Tile]:
     return list(found)
 
 
-def _operands(kernel: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def operands(kernel: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """The product as the kernel meets it in a network: layouts and epilogue."""
     m, n, k = PRODUCT
 
@@ -119,13 +120,13 @@ def tune_tiles(
     m, n, k = PRODUCT
     for precision, dtype in MODES:
         for kernel in KERNELS:
-            operands = _operands(kernel, dtype, device)
-            known = device_of(operands["a"])
+            given = operands(kernel, dtype, device)
+            known = device_of(given["a"])
             rates: list[tuple[float, Tile]] = []
-            with _precision(precision):
+            with in_precision(precision):
                 for tile in candidates(kernel, precision, known):
                     try:
-                        seconds = measure(partial(layers.product, kernel, **operands, tile=tile))
+                        seconds = measure(partial(layers.product, kernel, **given, tile=tile))
                     except triton.OutOfResources:
                         continue
                     except Exception as error:  # other tiles may do better
@@ -203,7 +204,7 @@ def compare_with_torch(
         for network in networks:
             name = "x".join(map(str, network))
             try:
-                with _precision(precision):
+                with in_precision(precision):
                     assert precision_of(dtype) == precision
                     ours, torchs = _times(device, dtype, measure, network, modules)
             except Exception as error:  # out of memory, say: other sizes may do better

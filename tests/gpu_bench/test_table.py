@@ -6,10 +6,10 @@ import pytest
 
 from benches.gpu import peers, readme, results
 
-from .test_gpu_bench import TESTS, sample, sample_rows
+from .samples import FILE, RED, sample, sample_rows
 
 
-def write(folder, name="nvidia-sample-80gb", **changes):
+def write(folder, name=FILE, **changes):
     path = folder / f"{name}.json"
     results.write(path, sample(**changes))
     return path
@@ -26,7 +26,7 @@ def test_without_results_it_says_so(tmp_path):
 
 def test_the_table_of_a_result(tmp_path):
     rows = sample_rows()
-    rows[1] |= {"status": "skipped", "reason": "no time", "peers": {}}
+    rows[1] |= {"status": "skipped", "peers": {}}
     rows[2]["peers"][peers.AUTOTUNED] = {"error": "RuntimeError: no"}
     path = write(tmp_path, rows=rows)
     text = readme.table(tmp_path)
@@ -34,8 +34,8 @@ def test_the_table_of_a_result(tmp_path):
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(lines) == len(rows) + 1  # the heads, the rule, and all rows but the skipped one
     assert lines[2] == (
-        "| 64 x 1000 x 100 x 10 | float32 | forward + backward | 10.1 us | 2.6 | 4.00 | 3.50 |"
-        " 1.25 | 1.67 | 0.99 |"
+        "| 64 x 1000 x 100 x 10 | float32 | forward + backward | 10.1 us | 2.6 | 3.96 | 4.00 |"
+        " 3.50 | 1.25 | 1.67 | 0.99 |"
     )
     assert " | 3.50 |  | 1.67 |" in lines[3]
     assert "Goals reached: 9 of 9. Rows without a figure of ours: 1." in text
@@ -54,10 +54,9 @@ def test_a_missed_goal_is_named(tmp_path):
 
 
 def test_a_red_run_shows_no_figures(tmp_path):
-    tests = {**TESTS, "passed": False, "summary": "3 failed, 697 passed"}
-    write(tmp_path, tests=tests, trustworthy=False)
+    write(tmp_path, tests=RED, trustworthy=False)
     text = readme.table(tmp_path)
-    assert "The tests failed there (3 failed, 697 passed): no figures." in text
+    assert "Not all checks passed there (exact: 20 exact, 0 failed; tests: 3 failed, 697" in text
     assert "|" not in text
 
 

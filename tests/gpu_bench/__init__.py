@@ -1,0 +1,1 @@
+"""The GPU bench, ``benches/gpu``, without a GPU."""
