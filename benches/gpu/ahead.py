@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -101,12 +102,15 @@ def of_the_tuner(target: Target) -> list[Work]:
 
 @contextmanager
 def instead_of_launches(launch: Callable[..., None]) -> Iterator[None]:
-    from twolayer_kernels.backends.triton import layers, two_layers
+    """Every module of the backend that launches kernels calls ``launch``."""
+    from twolayer_kernels.backends import triton as backend
 
-    with (
-        mock.patch.object(layers, "launch", launch),
-        mock.patch.object(two_layers, "launch", launch),
-    ):
+    own = backend.launch.launch
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            calls = module is not backend.launch and getattr(module, "launch", None) is own
+            if calls and name.startswith(f"{backend.__name__}."):
+                stack.enter_context(mock.patch.object(module, "launch", launch))
         yield
 
 

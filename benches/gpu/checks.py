@@ -73,11 +73,12 @@ def judged_tests(status: int | None, lines: list[str], seconds: float) -> dict[s
 
 
 def judged_smoke(status: int | None, lines: list[str]) -> dict[str, Any]:
-    return {
-        "passed": status == 0,
-        "summary": lines[-1] if lines and status is not None else "stopped, or no output",
-        "failures": [line[:300] for line in lines if "FAILED" in line][:_SHOWN],
-    }
+    """``passed`` is ``None`` where it was stopped before one failed."""
+    failures = [line[:300] for line in lines if "FAILED" in line]
+    passed = None if status is None and not failures else status == 0
+    last = lines[-1] if lines else "no output"
+    summary = last if status is not None else f"stopped; the last line: {last}"
+    return {"passed": passed, "summary": summary, "failures": failures[:_SHOWN]}
 
 
 def judged_sanitizer(status: int | None, lines: list[str]) -> dict[str, Any]:
@@ -128,6 +129,11 @@ def run(results: Path, seconds: float) -> dict[str, Any]:
             status = sanitizer.finish(left(_SANITIZER_SECONDS))
             found["sanitizer"] = judged_sanitizer(status, sanitizer.lines())
     return found
+
+
+def unfinished(tests: dict[str, Any]) -> bool:
+    """Whether another run might still make the figures trustworthy."""
+    return tests["passed"] is None or tests["smoke"]["passed"] is None
 
 
 def trustworthy(tests: dict[str, Any]) -> bool:

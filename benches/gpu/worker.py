@@ -70,15 +70,16 @@ class Worker:
             TimeoutError: it took longer, and its process was ended.
             Failed: it raised, or its process died.
         """
-        if self._process is None:
-            self._start()
-        self._connection.send((function, arguments))
-        if not self._connection.poll(seconds):
+        if self._process is None or not self._process.is_alive():
             self.stop()
-            raise TimeoutError(f"not ready within {seconds:.0f} s")
+            self._start()
         try:
+            self._connection.send((function, arguments))
+            if not self._connection.poll(seconds):
+                self.stop()
+                raise TimeoutError(f"not ready within {seconds:.0f} s")
             answer: _Answer = self._connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionError):
             self._process.join()
             status = self._process.exitcode
             self.stop()

@@ -56,7 +56,11 @@ def test_what_the_exact_run_says_is_kept():
         "passed": False, "summary": "1 exact, 1 failed", "failures": ["b: FAILED: x"]
     }  # fmt: skip
     assert checks.judged_smoke(0, ["2 exact, 0 failed"])["passed"]
-    assert not checks.judged_smoke(None, lines[:1])["passed"]
+    assert checks.judged_smoke(None, lines[:1]) == {
+        "passed": None, "summary": "stopped; the last line: a: exact", "failures": []
+    }  # fmt: skip
+    assert checks.judged_smoke(None, lines[:2])["passed"] is False
+    assert checks.judged_smoke(1, [])["summary"] == "no output"
 
 
 def test_the_commit_of_files_without_their_repository(monkeypatch, tmp_path):
@@ -93,6 +97,14 @@ def test_figures_need_green_tests_and_exact_results():
     assert not checks.trustworthy({**TESTS, "passed": False})
     assert not checks.trustworthy({**TESTS, "smoke": {"passed": False}})
     assert not checks.trustworthy(checks.NOT_RUN)
+
+
+def test_what_was_stopped_is_worth_another_run_and_what_failed_is_not():
+    assert checks.unfinished(checks.NOT_RUN)
+    assert checks.unfinished({**TESTS, "passed": None})
+    assert checks.unfinished({**TESTS, "smoke": {"passed": None}})
+    assert not checks.unfinished(TESTS)
+    assert not checks.unfinished({**TESTS, "passed": False})
 
 
 def test_the_gpu_tests_run_without_the_suites_conftest():
