@@ -86,6 +86,10 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         for peer, found in row["peers"].items():
             if "error" in found:
                 notes.append(f"{row['id']}, {peer}: {found['error']}")
+    ours = [row["peers"].get(OURS, {}) for row in rows]
+    gains = [one["before"] / one["median"] for one in ours if {"before", "median"} <= one.keys()]
+    if gains:
+        notes.append(f"ours as tuned, of its speed before: {min(gains):.2f} to {max(gains):.2f}")
     controls = [r for row in rows if (r := ratio(row, CONTROL, EAGER)) is not None]
     if controls:
         notes.append(f"control, eager against itself: {min(controls):.3f} to {max(controls):.3f}")

@@ -12,6 +12,7 @@ from .samples import RED, sample, sample_rows
 def test_the_report_has_rows_goals_and_what_failed():
     rows = sample_rows()
     rows[0]["peers"][peers.AUTOTUNED] = {"error": "RuntimeError: no"}
+    rows[3]["peers"][peers.OURS]["before"] = 1.25 * rows[3]["peers"][peers.OURS]["median"]
     skip = {"status": "skipped", "reason": "needs about 9 s, 1 s are left"}
     rows[1] |= {"passes": {"cheap": skip}, "peers": {}}
     kept = sample(rows)
@@ -23,6 +24,7 @@ def test_the_report_has_rows_goals_and_what_failed():
     assert f"{first}, compile max-autotune: RuntimeError: no" in text
     assert f"{skipped}, cheap: skipped: needs about 9 s" in text
     assert "control, eager against itself: 1.000 to 1.000" in text
+    assert "ours as tuned, of its speed before: 1.00 to 1.25" in text
     assert all(goal.text in text for goal in goals.GOALS)
     assert "NOT TRUSTWORTHY" not in text
 
