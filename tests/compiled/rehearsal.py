@@ -22,7 +22,8 @@ from benches.gpu.cases import FORWARD, Case
 from tests.gpu_bench.samples import MACHINE, TESTS, Clock
 from twolayer_kernels import dispatch
 from twolayer_kernels.backends import triton as backend
-from twolayer_kernels.backends.triton import launch, tiles, tuning
+from twolayer_kernels.backends.triton import tiles, tuning
+from twolayer_kernels.backends.triton.launch import launch as launch_kernel
 
 from . import stub
 
@@ -179,7 +180,7 @@ class Rehearsal:
             self.charge(KERNEL)
         self.launches[kernel.__name__] += 1
         if not self._only_recorded:
-            launch.launch(kernel, grid, arguments, constants, how)
+            launch_kernel(kernel, grid, arguments, constants, how)
 
 
 class Worker:

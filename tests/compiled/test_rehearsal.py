@@ -85,6 +85,7 @@ def test_both_calls_from_end_to_end(tmp_path, monkeypatch):
         "narrow_backward_kernel",
         "product_kernel",
         "sum_parts_kernel",
+        "column_sums_kernel",
     }
 
 

@@ -89,7 +89,10 @@ def may_be_faster(index: int, dtype: torch.dtype) -> bool:
     if _only_by_name(index) is not None:
         return False
     rows = measurements.rows_for(device_at(index).name)
-    return any(row.precision == precision_of(dtype) and row.torch >= row.ours for row in rows)
+    margin = measurements.MARGIN
+    return any(
+        row.precision == precision_of(dtype) and row.torch >= margin * row.ours for row in rows
+    )
 
 
 def verdict(
