@@ -15,6 +15,11 @@ NARROW_KERNELS = ("narrow_forward", "narrow_backward")
 _SWEEPING = {
     kernel: tiles.narrow_tiles_for(kernel, "16bit", HOPPER)[-1] for kernel in NARROW_KERNELS
 }
+# So that a small product has several tiles.
+SMALL = {
+    kernel: min(tiles.tiles_for(kernel, "16bit", HOPPER), key=lambda t: t.block_m * t.block_n)
+    for kernel in tiles.KERNELS
+}
 
 
 def fits_narrow(shape: Shape) -> bool:

@@ -12,7 +12,7 @@ from twolayer_kernels.functional import two_layer
 from ..comparing import assert_equal
 from ..problems import check_exact, dtype_id, exact, fused, integers
 from ..shapes import Shape, size_id
-from .forcing import HOPPER, NARROW_KERNELS
+from .forcing import HOPPER, NARROW_KERNELS, SMALL
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -37,10 +37,6 @@ NARROW_TILES = [
     for precision in ("16bit", "tf32", "ieee")
     for tile in tiles.narrow_tiles_for(kernel, precision, HOPPER)
 ]
-SMALL = {
-    kernel: min(tiles.tiles_for(kernel, "16bit", HOPPER), key=lambda t: t.block_m * t.block_n)
-    for kernel in tiles.KERNELS
-}
 
 
 def crossing(kernel: str, tile, more: int) -> Shape:
