@@ -19,7 +19,8 @@ from . import cubins, stub
 
 PRECISIONS = ("16bit", "tf32", "tf32x3", "ieee")
 NARROW_PRECISIONS = ("16bit", "tf32", "ieee")
-SMALL = ("sum_parts", "column_sums", "masked")
+# The small kernels, and what each is compiled for.
+SMALL = {"sum_parts": "", "column_sums": "parts", "masked": ""}
 
 # The epilogues that each product is used with, the one with most to do first.
 CASES = {
@@ -110,7 +111,7 @@ def _first_of_each(configurations: Iterator[Configuration]) -> Iterator[Configur
 def shipped(arch: int) -> list[Configuration]:
     if arch not in tiles.ARCHITECTURES:  # it has the tiles of the one before, and its instructions
         return [*_first_of_each(_products(arch)), *_first_of_each(_narrow(arch))]
-    small = [Configuration(arch, kernel, "", None, "", "", 0) for kernel in SMALL]
+    small = [Configuration(arch, kernel, "", None, case, "", 0) for kernel, case in SMALL.items()]
     return [*_products(arch), *_narrow(arch), *small]
 
 

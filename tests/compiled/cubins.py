@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from triton import knobs
 
+from . import orders
+
 # The matrix units by architecture; those of sm_100 and sm_103 have a name for each type.
 MATRIX_UNITS = {80: "HMMA", 90: "HGMMA", 100: "UTC*MMA", 103: "UTC*MMA"}
 
@@ -25,6 +27,7 @@ class Resources(NamedTuple):
     shared: int  # bytes
     warps: int
     instructions: dict[str, int]
+    accesses: str = ""  # as in orders
 
     def count(self, *names: str) -> int:
         return sum(self.instructions.get(name, 0) for name in names)
@@ -80,10 +83,16 @@ def read(compiled: Any) -> Resources:
         )
         metadata = compiled.metadata
         if metadata.target.arch in _WITHOUT_DISASSEMBLER:
-            found = ptx_instructions(compiled.asm["ptx"])
+            found, accesses = ptx_instructions(compiled.asm["ptx"]), ""
         else:
             # Without its analysis of data flow it takes half the time.
-            found = instructions(_output(knobs.nvidia.nvdisasm.path, "-ndf", "-c", file.name))
+            code = _output(knobs.nvidia.nvdisasm.path, "-ndf", "-c", file.name)
+            found, accesses = instructions(code), orders.accesses(code)
     return Resources(
-        int(usage["REG"]), int(usage["STACK"]), metadata.shared, metadata.num_warps, found
+        registers=int(usage["REG"]),
+        stack=int(usage["STACK"]),
+        shared=metadata.shared,
+        warps=metadata.num_warps,
+        instructions=found,
+        accesses=accesses,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import cubins, stub
+from . import cubins, orders, stub
 from .configurations import CASES, NARROW_CASES, Configuration
 
 # Bytes of stack. Rows that start anywhere are loaded element by element, each with an address of
 # its own; two of the smallest tiles keep one of them in memory.
 _MOST_STACK = {"odd": 8}
+# The sums that several programs share: y; the gradients of w1, w2, b1 and b2; columns.
+_SHARED_SUMS = {"narrow_forward": 1, "narrow_backward": 4, "column_sums": 1}
 
 
 def _spills(c: Configuration, r: cubins.Resources) -> Iterator[str]:
@@ -50,11 +52,20 @@ def _fetches(c: Configuration, r: cubins.Resources) -> Iterator[str]:
         yield "waits for its mask: no CCTL that brings it to L2"
 
 
+def _arrivals(c: Configuration, r: cubins.Resources) -> Iterator[str]:
+    expected = _SHARED_SUMS.get(c.kernel, 0) if c.case == "parts" else 0
+    if orders.counts(r.accesses) != expected:
+        yield f"counts {orders.counts(r.accesses)} kinds of arrivals, not {expected}"
+    for found in orders.out_of_order(r.accesses):
+        yield f"counts an arrival out of order: {found}"
+
+
 def broken(c: Configuration, r: cubins.Resources | str) -> list[str]:
     """The gates that a configuration does not pass."""
     if isinstance(r, str):
         return [r]
-    found = [*_spills(c, r), *_matrix_units(c, r), *_loads(c, r), *_fetches(c, r)]
+    found = [*_spills(c, r), *_matrix_units(c, r), *_loads(c, r)]
+    found += [*_fetches(c, r), *_arrivals(c, r)]
     if r.shared > stub.SHARED_LIMITS[c.arch]:
         found += [f"needs {r.shared} bytes of shared memory of {stub.SHARED_LIMITS[c.arch]}"]
     return found

@@ -90,6 +90,26 @@ PLANTED = {
         resources(**GOOD),
         "waits for its mask",
     ),
+    "no arrivals": (
+        a_configuration(kernel="narrow_forward", case="parts", operands=""),
+        resources(HGMMA=1, LDGSTS=1),
+        "counts 0 kinds of arrivals, not 1",
+    ),
+    "arrivals in order": (
+        a_configuration(kernel="narrow_forward", case="parts", operands=""),
+        resources(HGMMA=1, LDGSTS=1)._replace(accesses="SBFAIBR"),
+        None,
+    ),
+    "an arrival out of order": (
+        a_configuration(kernel="narrow_forward", case="parts", operands=""),
+        resources(HGMMA=1, LDGSTS=1)._replace(accesses="SBAIBR"),
+        "out of order: store, barrier, count, invalidation, barrier, strong read",
+    ),
+    "arrivals of programs that share nothing": (
+        a_configuration(),
+        resources(**GOOD)._replace(accesses="SBFAIBR"),
+        "counts 1 kinds of arrivals, not 0",
+    ),
     "waiting loads": (a_configuration(operands="pointers"), resources(HGMMA=4), "no LDGSTS"),
 }
 
