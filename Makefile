@@ -3,7 +3,7 @@
 #   make demo    train on handwritten digits, fused and by fit beside plain torch
 #   make test    lint, types and the whole test suite
 #   make test-long  10,000 random lives of a module, plain and fused side by side; SEQUENCES=... others
-#   make test-ecosystem  distributed training, and the libraries that train and hold networks
+#   make test-ecosystem  distributed training, libraries that train and hold networks, the newest triton
 #   make bench   the table of timings against torch, NumPy and oneDNN
 #   make wheel   a wheel for this Python, tagged for manylinux
 #   make kernels what the compiler makes of the GPU kernels, without a GPU
@@ -14,6 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := $(VENV)/oldest
+NEWEST := $(VENV)/newest
 CONSTRAINTS := requirements/constraints.txt
 CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/training/*.h csrc/training/*.cpp)
 SIDE_BY_SIDE := -n 2 --dist worksteal
@@ -36,9 +37,14 @@ SEQUENCES ?= 10000
 test-long: $(VENV)/.ready
 	TWOLAYER_SEQUENCES=$(SEQUENCES) $(BIN)/python -m pytest tests/test_life.py
 
-test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready
+# triton 3.9 warns where nobody says whether float32 products and sums become one instruction.
+WITH_NEWEST := PYTHONPATH=. TRITON_DEFAULT_FP_FUSION=1 $(NEWEST)/bin/python -m pytest
+INTERPRETED_WITH_NEWEST := $(patsubst %,tests/interpreted/test_%.py,tiles orders faults arrivals padding)
+test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready $(NEWEST)/.ready
 	$(BIN)/python -m pytest tests/ecosystem
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --noconftest -W "ignore:Passing a non-Collection iterable" tests/test_sklearn*.py tests/ecosystem/test_scikit_learn.py
+	TRITON_INTERPRET=1 $(WITH_NEWEST) $(SIDE_BY_SIDE) $(INTERPRETED_WITH_NEWEST)
+	$(WITH_NEWEST) tests/compiled/test_launches.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -78,6 +84,13 @@ $(VENV)/.ecosystem: $(VENV)/.ready
 $(OLDEST)/.ready: requirements/oldest.txt $(VENV)/.ready
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet -r requirements/oldest.txt
+	touch $@
+
+# The newest triton beside the pinned torch; the extension is the one built above.
+$(NEWEST)/.ready: requirements/newest.txt $(VENV)/.ready
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet $(shell grep ^torch== $(CONSTRAINTS))
+	$(NEWEST)/bin/pip install --quiet -r requirements/newest.txt
 	touch $@
 
 clean:

@@ -201,7 +201,7 @@ def compiled(c: Configuration) -> cubins.Resources | str:
             start(c)
         except OutOfResources as error:
             return str(error)
-        found = [k for k in launch._compiled.values() if k.name == c.function]
+        found = [k for k in stub.compiled() if k.name == c.function]
         assert len(found) == 1, f"{c}: one {c.function} was to be launched, got {len(found)}"
         return cubins.read(found[0])
 

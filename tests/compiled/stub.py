@@ -55,8 +55,9 @@ class _Utilities:
 
     def load_binary(
         self, name: str, code: bytes, shared: int, device: int
-    ) -> tuple[str, str, int, int, int]:
-        return f"module of {name}", f"function {name}", 0, 0, 1024  # registers, spills, threads
+    ) -> tuple[None, str, int, int, int]:
+        # No module, so there is nothing to unload; registers, spills, threads.
+        return None, f"function {name}", 0, 0, 1024
 
 
 class StubDriver:
@@ -99,6 +100,12 @@ def _forget() -> None:
     two_layers.forget_prepared()
     for kernel in KERNELS:
         kernel.device_caches.clear()
+
+
+def compiled() -> list[Any]:
+    """What was compiled since the device was set."""
+    caches = (cache for kernel in KERNELS for cache in kernel.device_caches.values())
+    return [kernel for kernels, *_ in caches for kernel in kernels.values()]
 
 
 @contextmanager
