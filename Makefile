@@ -45,6 +45,7 @@ test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready $(NEWEST)/.ready
 	PYTHONPATH=. $(OLDEST)/bin/python -m pytest --noconftest -W "ignore:Passing a non-Collection iterable" tests/test_sklearn*.py tests/ecosystem/test_scikit_learn.py
 	TRITON_INTERPRET=1 $(WITH_NEWEST) $(SIDE_BY_SIDE) $(INTERPRETED_WITH_NEWEST)
 	$(WITH_NEWEST) tests/compiled/test_launches.py
+	$(WITH_NEWEST) $(SIDE_BY_SIDE) tests/semantics
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -86,11 +87,13 @@ $(OLDEST)/.ready: requirements/oldest.txt $(VENV)/.ready
 	$(OLDEST)/bin/pip install --quiet -r requirements/oldest.txt
 	touch $@
 
-# The newest triton beside the pinned torch; the extension is the one built above.
-$(NEWEST)/.ready: requirements/newest.txt $(VENV)/.ready
+# The newest triton beside the pinned torch; the extension is the one built above. ttsem names Python 3.12
+# and triton 3.8 and works with 3.11 and 3.9.
+$(NEWEST)/.ready: requirements/newest.txt requirements/semantics.txt $(VENV)/.ready
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/pip install --quiet $(shell grep ^torch== $(CONSTRAINTS))
 	$(NEWEST)/bin/pip install --quiet -r requirements/newest.txt
+	$(NEWEST)/bin/pip install --quiet --no-deps --ignore-requires-python -r requirements/semantics.txt
 	touch $@
 
 clean:

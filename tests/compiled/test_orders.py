@@ -9,6 +9,7 @@ import triton.language as tl
 from twolayer_kernels.backends.triton import narrow
 
 from . import configurations, gates, orders
+from .planting import plant
 
 # As the compiler writes it for sm_90, without what lies between.
 ARRIVAL = """
@@ -99,10 +100,7 @@ def broken_with(count, arch, monkeypatch):
     In float32 one of its barriers is there because it was asked for; before most counts the
     compiler has one of its own, for the memory that threads share.
     """
-    monkeypatch.setattr(narrow, "_is_last", count)
-    # Triton keeps what a function's source hashes to, together with all that it calls.
-    for caller in (narrow._finish_part, narrow.narrow_backward_kernel):
-        monkeypatch.setattr(caller, "hash", None)
+    plant(monkeypatch, narrow, "_is_last", count)
     c = next(
         c
         for c in configurations.shipped(arch)
