@@ -53,6 +53,12 @@ def _added(force: Force, parts: int) -> Results:
     return {"total": total}
 
 
+def _long_column_sums(force: Force) -> Results:
+    force.device(90, 132)
+    source = randoms(Shape(3000, 40, 66, 20), torch.float32, seed=5).grad_out
+    return {"sums": layers.column_sums(source)}
+
+
 def _narrow(force: Force) -> Results:
     force.path("narrow")
     for kernel in NARROW_KERNELS:
@@ -61,7 +67,8 @@ def _narrow(force: Force) -> Results:
 
 
 CASES = {
-    "layer by layer": Case(_general, {"product_kernel", "sum_parts_kernel"}),
+    "layer by layer": Case(_general, {"product_kernel", "sum_parts_kernel", "column_sums_kernel"}),
+    "column sums in parts": Case(_long_column_sums, {"column_sums_kernel"}),
     "the second bias alone": Case(
         partial(_general, needs=("b2",)), {"product_kernel", "column_sums_kernel"}
     ),
@@ -127,24 +134,30 @@ def _counted_in_two_steps(arrived, parts):
 
 
 def _counted_before_the_store(acc, shares, share, arrived, counter, target, row_stride, row, col,
-                              rows, cols, part, size, parts, *block):  # fmt: skip
+                              rows, cols, part, parts, size, *block):  # fmt: skip
     """The last one adds shares that are still to be stored."""
     shares += share
-    last = narrow._is_last(arrived + counter, parts)
+    last = narrow.is_last(arrived + counter, parts)
     narrow._store(shares + part * size, cols, row, col, rows, cols, acc, *block)
     if last:
-        _add_shares(range(parts), shares, target, row_stride, row, col, rows, cols, size, *block)
+        _add_shares(
+            range(_number(parts)), shares, target, row_stride, row, col, rows, cols, size, *block
+        )
 
 
 def _begins_with_its_own(acc, shares, share, arrived, counter, target, row_stride, row, col,
-                         rows, cols, part, size, parts, *block):  # fmt: skip
+                         rows, cols, part, parts, size, *block):  # fmt: skip
     """The sum begins with the share of whoever is last."""
     shares += share
     narrow._store(shares + part * size, cols, row, col, rows, cols, acc, *block)
-    if narrow._is_last(arrived + counter, parts):
-        first = int(part.handle.data.item())
-        order = [first, *(p for p in range(parts) if p != first)]
+    if narrow.is_last(arrived + counter, parts):
+        first = _number(part)
+        order = [first, *(p for p in range(_number(parts)) if p != first)]
         _add_shares(order, shares, target, row_stride, row, col, rows, cols, size, *block)
+
+
+def _number(value) -> int:
+    return int(value.handle.data.item())
 
 
 def _add_shares(order, shares, target, row_stride, row, col, rows, cols, size, *block):
@@ -161,9 +174,9 @@ class Race(NamedTuple):
 
 
 RACES = {
-    "the last part adds up": Race("_is_last", _the_last_part_is_last, "backwards"),
+    "the last part adds up": Race("is_last", _the_last_part_is_last, "backwards"),
     "a sum in the order of arrival": Race("_finish_part", _begins_with_its_own, "backwards"),
-    "a counter that is not atomic": Race("_is_last", _counted_in_two_steps, "interleaved"),
+    "a counter that is not atomic": Race("is_last", _counted_in_two_steps, "interleaved"),
     "counted before the store": Race("_finish_part", _counted_before_the_store, "interleaved"),
 }
 
