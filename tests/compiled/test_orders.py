@@ -112,7 +112,7 @@ def broken_with(count, arch, monkeypatch):
 @pytest.mark.parametrize("arch", [80, 90, 100])
 @pytest.mark.parametrize(
     ("count", "faults"),
-    [(narrow._is_last, 0), (_counted_without_a_barrier, 1), (_counted_without_a_fence, 4)],
+    [(narrow.is_last, 0), (_counted_without_a_barrier, 1), (_counted_without_a_fence, 4)],
     ids=["as it is", "without a barrier", "without a fence"],
 )
 def test_arrivals_of_a_compiled_kernel(monkeypatch, count, faults, arch):
