@@ -140,6 +140,7 @@ def test_the_second_launch_is_the_first_without_triton_in_between(driver, launch
         assert before is now or before == now, name
 
 
+@starts_directly
 def test_a_prepared_launch_looks_at_nothing_but_alignment(driver, monkeypatch):
     forward_and_backward(TUTORIAL)
 

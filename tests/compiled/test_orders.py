@@ -76,19 +76,19 @@ def test_several_arrivals_are_each_looked_at():
 
 
 @triton.jit
-def _counted_without_a_barrier(arrived, PARTS: tl.constexpr):
+def _counted_without_a_barrier(arrived, parts):
     before = tl.atomic_add(arrived, 1, sem="acq_rel")
-    last = before == PARTS - 1
+    last = before == parts - 1
     if last:
         tl.store(arrived, 0)
     return last
 
 
 @triton.jit
-def _counted_without_a_fence(arrived, PARTS: tl.constexpr):
+def _counted_without_a_fence(arrived, parts):
     tl.debug_barrier()
     before = tl.atomic_add(arrived, 1, sem="relaxed")
-    last = before == PARTS - 1
+    last = before == parts - 1
     if last:
         tl.store(arrived, 0)
     return last
@@ -100,7 +100,7 @@ def broken_with(count, arch, monkeypatch):
     In float32 one of its barriers is there because it was asked for; before most counts the
     compiler has one of its own, for the memory that threads share.
     """
-    plant(monkeypatch, narrow, "_is_last", count)
+    plant(monkeypatch, narrow, "is_last", count)
     c = next(
         c
         for c in configurations.shipped(arch)

@@ -36,6 +36,12 @@ def arch(request, force):
 
 
 @pytest.fixture(autouse=True)
+def _masks_are_not_asked_for_ahead(monkeypatch):
+    """The PTX for that is nothing ttsem knows; it changes no value."""
+    monkeypatch.setattr(layers, "_FETCHES_MASKS", False)
+
+
+@pytest.fixture(autouse=True)
 def _fresh_counters():
     arrivals.forget()
     yield

@@ -15,6 +15,8 @@ from .product import column_sums_kernel, masked_kernel, product_kernel, sum_part
 from .tiles import Tile, alignment, ceil_div, choose_tile, power_of_two_from
 
 _SUMS = Launch(4, 2)
+# The interpreter knows no PTX.
+_FETCHES_MASKS = not INTERPRETED
 # Steps that a program of a column sum takes at least: fewer are not worth another's arrival.
 _STEPS_OF_A_PART = 2
 # A product of at least this many multiply-adds is worth a copy of an operand without adjacent
@@ -207,7 +209,7 @@ def product(
             tile.group_m,
             tile.pieces,
             tile.flatten,
-            mask is not None and mask.stride(1) == 1 and not INTERPRETED,
+            mask is not None and mask.stride(1) == 1 and _FETCHES_MASKS,
         ),
         tile.how,
     )
