@@ -76,12 +76,13 @@ def poisoned_memory(monkeypatch):
 @pytest.fixture
 def tuned_tables(tmp_path, monkeypatch):
     """An empty folder for tuned tables; what is read from it is forgotten afterwards."""
-    from twolayer_kernels.backends.triton import measurements, tiles
+    from twolayer_kernels.backends.triton import measurements, products, tiles
 
+    modules = tiles, measurements, products
     monkeypatch.setenv("TWOLAYER_CACHE", str(tmp_path))
-    tiles.forget_tables()
-    measurements.forget_tables()
+    for module in modules:
+        module.forget_tables()
     yield tmp_path
     monkeypatch.undo()
-    tiles.forget_tables()
-    measurements.forget_tables()
+    for module in modules:
+        module.forget_tables()

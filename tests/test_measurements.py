@@ -23,7 +23,7 @@ def entry(sizes, ours, theirs):
 @pytest.fixture
 def tables(tuned_tables, monkeypatch):
     """What ships is that ours is faster on a small network, and slower on a large one."""
-    shipped = {"H100": [entry(SMALL, 10, 30), entry(LARGE, 1000, 900)]}
+    shipped = {"H100": {"against_torch": [entry(SMALL, 10, 30), entry(LARGE, 1000, 900)]}}
     monkeypatch.setattr(measurements, "_shipped", lambda: shipped)
     return tuned_tables
 
@@ -77,7 +77,7 @@ def test_a_tuner_that_was_stopped_before_it_compared_takes_nothing_away(tables):
 
 @pytest.mark.parametrize(("theirs", "faster"), [(103, True), (102.9, False), (100, False)])
 def test_ours_is_taken_from_a_margin_on(tables, monkeypatch, theirs, faster):
-    shipped = {"H100": [entry(SMALL, 100, theirs)]}
+    shipped = {"H100": {"against_torch": [entry(SMALL, 100, theirs)]}}
     monkeypatch.setattr(measurements, "_shipped", lambda: shipped)
     found = verdict(SMALL)
     assert found.faster is faster
@@ -111,10 +111,12 @@ def test_measurements_speak_up_to_a_distance(tables, sizes, faster):
 
 def test_what_ships_can_be_read():
     """Every class is one that a device's name gives, and every row is whole."""
-    for known, entries in measurements._shipped().items():
+    products = pytest.importorskip("twolayer_kernels.backends.triton.products")
+    for known, parts in measurements._shipped().items():
         assert known in (measurements.device_class(name) for name in (known, f"NVIDIA {known}"))
-        assert entries
-        for row in (measurements.Row(**e) for e in entries):
+        assert parts["against_torch"]
+        rows = [measurements.Row(**entry) for entry in parts["against_torch"]]
+        for row in rows + [products.Row(**entry) for entry in parts["products"]]:
             assert row.ours > 0
             assert row.torch > 0
 

@@ -79,6 +79,16 @@ def a_candidate(precision: str, kernel: str, tile: Any) -> None:
         layers.product(kernel, **tuning.operands(kernel, dtype, device), tile=tile)
 
 
+def products_of_a_network(precision: str, shape: Sequence[int]) -> None:
+    """The work of the tuner on the single products of one network."""
+    from twolayer_kernels.backends.triton import products, tuning
+
+    with tuning.in_precision(precision), products.chosen(torchs=False):
+        for function, shapes in tuning.products_of(*shape).values():
+            dtype = dict(tuning.MODES)[precision]
+            function(*(torch.empty(size, dtype=dtype, device="meta") for size in shapes))
+
+
 def of_rows(cases: Iterable[Case]) -> list[Work]:
     return [partial(a_row, case) for case in cases]
 
@@ -97,7 +107,11 @@ def of_the_tuner(target: Target) -> list[Work]:
         for kernel in KERNELS
         for tile in tuning.candidates(kernel, precision, device)
     ]
-    return tiles + [partial(a_network, mode, shape) for mode in modes for shape in tuning.NETWORKS]
+    singles = [(products_of_a_network, shape) for shape in tuning.LARGE_NETWORKS]
+    networks = [(a_network, shape) for shape in tuning.NETWORKS]
+    return tiles + [
+        partial(work, mode, shape) for mode in modes for work, shape in singles + networks
+    ]
 
 
 @contextmanager

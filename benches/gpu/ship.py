@@ -1,6 +1,6 @@
 """``python3 -m benches.gpu.ship TABLE``: what ``twolayer tune`` measured becomes what ships.
 
-Its comparison with torch goes into ``measured.json`` under the class of the device; its tiles take
+Its comparisons with torch go into ``measured.json`` under the class of the device; its tiles take
 the place of those in ``tiles.json`` for the same kernel, precision and architecture.
 """
 
@@ -36,6 +36,15 @@ def _written(entries: Entries) -> str:
     return "[\n" + ",\n".join(map(json.dumps, entries)) + "\n]"
 
 
+def _of_classes(measured: dict[str, dict[str, Entries]]) -> str:
+    """An object, with a line for each entry of each list in it."""
+    classes = (
+        f'"{name}": {{' + ", ".join(f'"{part}": {_written(e)}' for part, e in parts.items()) + "}"
+        for name, parts in sorted(measured.items())
+    )
+    return "{\n" + ",\n".join(classes) + "\n}"
+
+
 def ship(table: dict[str, Any], folder: Path = _PACKAGE) -> str:
     """Writes both files; says what it shipped.
 
@@ -48,9 +57,9 @@ def ship(table: dict[str, Any], folder: Path = _PACKAGE) -> str:
     if not rows:
         raise ValueError(f"the table of {table['device']} compares nothing with torch")
     path = folder / "measured.json"
-    measured = json.loads(path.read_text()) | {known: rows}
-    classes = (f'"{name}": {_written(measured[name])}' for name in sorted(measured))
-    write_text(path, "{\n" + ",\n".join(classes) + "\n}\n")
+    parts = {part: table.get(part, []) for part in ("products", "against_torch")}
+    measured = json.loads(path.read_text()) | {known: parts}
+    write_text(path, _of_classes(measured) + "\n")
     path = folder / "tiles.json"
     tiles = with_tiles(json.loads(path.read_text()), table["tiles"])
     write_text(path, _written(tiles) + "\n")

@@ -55,7 +55,7 @@ def test_the_same_kernel_is_compiled_once():
 def test_the_tuners_kernels_are_many():
     pieces = ahead.distinct(ahead.of_the_tuner(TARGET), TARGET)
     kinds = {piece.work.func for piece in pieces.values()}
-    assert kinds == {ahead.a_candidate, ahead.a_network}
+    assert kinds == {ahead.a_candidate, ahead.a_network, ahead.products_of_a_network}
     assert len(pieces) > 200
 
 

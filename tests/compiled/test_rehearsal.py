@@ -42,7 +42,7 @@ def check_second(kept):
     rows = kept["rows"]
     assert statuses(CHEAP, rows) == statuses(COMPILE, rows) == ALL
     tuned = statuses(AUTOTUNE, rows)
-    assert tuned[:3] == ["measured"] * 3
+    assert tuned[:2] == ["measured"] * 2
     assert "skipped" in tuned
     for row, status in zip(rows, tuned, strict=True):
         assert status in ("measured", "skipped", "failed")

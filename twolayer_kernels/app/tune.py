@@ -50,6 +50,7 @@ def tune() -> None:
             "triton": triton.__version__,
         },
         "tiles": [],
+        "products": [],
         "against_torch": [],
     }
     path = tiles.tuned_table_path(name)
@@ -61,6 +62,10 @@ def tune() -> None:
     measure = tuning.measure_on_gpu
     table["tiles"] = tuning.tune_tiles(device, measure, report, into("tiles"))
     tuning.write(table, path)  # the comparison is to run on the tiles just found
+    table["products"] = tuning.compare_products(
+        device, measure, tuning.LARGE_NETWORKS, report, into("products")
+    )
+    tuning.write(table, path)  # and so on
     table["against_torch"] = tuning.compare_with_torch(
         device, measure, tuning.NETWORKS, _modules, report, into("against_torch")
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,8 +12,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .arrivals import counters
 from .launch import INTERPRETED, Device, Launch, device_of, launch
-from .precision import input_precision, product_precision_of
+from .precision import input_precision, precision_of, product_precision_of
 from .product import column_sums_kernel, masked_kernel, product_kernel, sum_parts_kernel
+from .products import torch_is_faster
 from .tiles import Tile, alignment, ceil_div, choose_tile, power_of_two_from
 
 _SUMS = Launch(4, 2)
@@ -227,21 +230,48 @@ def adjacent(b: Tensor | None) -> Tensor | None:
     return b if b is None or b.is_contiguous() else b.contiguous()
 
 
+def _torch_runs(work: str, a: Tensor, n: int) -> bool:
+    """Whether torch's product of ``a`` (M, K), with N columns of another, is the faster one."""
+    m, k = a.shape
+    return torch_is_faster(device_of(a).name, work, precision_of(a.dtype), m, n, k)
+
+
+@contextmanager
+def _in_their_dtype(device_type: str) -> Iterator[None]:
+    """What comes here is in the dtype that it is to be computed in."""
+    if torch.is_autocast_enabled(device_type):
+        with torch.autocast(device_type, enabled=False):
+            yield
+    else:
+        yield
+
+
 def linear(x: Tensor, w: Tensor, b: Tensor | None, *, relu: bool) -> Tensor:
     """``x w^T + b``, with ReLU or without: (batch, out_features)."""
-    return product("linear", x, w.T, bias=adjacent(b), relu=relu)[0]
+    if not _torch_runs("linear_relu" if relu else "linear", x, w.shape[0]):
+        return product("linear", x, w.T, bias=adjacent(b), relu=relu)[0]
+    with _in_their_dtype(x.device.type):
+        y = torch.nn.functional.linear(x, w, b)
+    return y.relu_() if relu else y
 
 
 def hidden_gradient(
     grad_y: Tensor, w2: Tensor, a: Tensor, wants_bias: bool
 ) -> tuple[Tensor, Tensor | None]:
     """``dh = (dy w2) * (a > 0)``, and its column sums: the gradient of the first bias."""
-    return product("dgrad", grad_y, w2, mask=a, wants_sums=wants_bias)
+    if not _torch_runs("masked_gradient", grad_y, w2.shape[1]):
+        return product("dgrad", grad_y, w2, mask=a, wants_sums=wants_bias)
+    with _in_their_dtype(a.device.type):
+        grad_a = torch.mm(grad_y, w2)
+    return masked(grad_a, a, wants_bias)
 
 
 def input_gradient(dh: Tensor, w: Tensor) -> Tensor:
     """``dh w``."""
-    return product("dgrad", dh, w)[0]
+    if not _torch_runs("input_gradient", dh, w.shape[1]):
+        return product("dgrad", dh, w)[0]
+    with _in_their_dtype(dh.device.type):
+        return torch.mm(dh, w)
 
 
 def weight_gradient(
@@ -251,7 +281,11 @@ def weight_gradient(
 
     ``add_to``: a contiguous float32 tensor of the weight's shape that the gradient is added to.
     """
-    grad_w, _ = product("wgrad", grad.T, x, add_to=add_to)
+    if add_to is not None or not _torch_runs("weight_gradient", grad.T, x.shape[1]):
+        grad_w, _ = product("wgrad", grad.T, x, add_to=add_to)
+    else:
+        with _in_their_dtype(grad.device.type):
+            grad_w = torch.mm(grad.T, x)
     return grad_w, column_sums(grad) if wants_bias else None
 
 

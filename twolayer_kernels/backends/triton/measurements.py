@@ -1,8 +1,8 @@
 """What was measured on a device against torch, and what follows for a network of another size.
 
-``measured.json`` ships with the package, one list of rows per class of devices; ``twolayer tune``
-writes a table for the device at hand, which takes its place there. Where nothing was measured, or
-nothing alike, there is no answer: the kernels then run only where they are asked for by name.
+``measured.json`` ships with the package, one table per class of devices; ``twolayer tune`` writes
+one for the device at hand, which takes its place there. Where nothing was measured, or nothing
+alike, there is no answer: the kernels then run only where they are asked for by name.
 """
 
 from __future__ import annotations
@@ -47,28 +47,36 @@ def device_class(device_name: str) -> str:
     return model[1] if model is not None and "MIG" not in device_name else device_name
 
 
+class Source(NamedTuple):
+    """Measurements that speak for a device, and what they were made on."""
+
+    device: str
+    entries: list[dict[str, Any]]
+
+
 @cache
-def _shipped() -> dict[str, list[dict[str, Any]]]:
+def _shipped() -> dict[str, dict[str, list[dict[str, Any]]]]:
     text = (files(__package__) / "measured.json").read_text()
-    tables: dict[str, list[dict[str, Any]]] = json.loads(text)
+    tables: dict[str, dict[str, list[dict[str, Any]]]] = json.loads(text)
     return tables
 
 
 @cache
-def _source(device_name: str) -> tuple[str, tuple[Row, ...]]:
-    """The measurements that speak for a device, and what they were made on."""
+def measured_on(device_name: str, part: str) -> Source:
+    """A part of the table of a device: the user's own, else that of its class, which ships."""
     path, entries = tuned_table_path(device_name), []
     if path.is_file():
-        entries = json.loads(path.read_text())["against_torch"]
+        entries = json.loads(path.read_text()).get(part, [])
     if entries:
-        return device_name, tuple(Row(**entry) for entry in entries)
+        return Source(device_name, entries)
     known = device_class(device_name)
-    return f"a device like it ({known})", tuple(Row(**e) for e in _shipped().get(known, []))
+    return Source(f"a device like it ({known})", _shipped().get(known, {}).get(part, []))
 
 
+@cache
 def rows_for(device_name: str) -> tuple[Row, ...]:
-    """The measurements that speak for a device: the user's own, else its class's that ship."""
-    return _source(device_name)[1]
+    """The networks that were measured on a device, or on one like it."""
+    return tuple(Row(**entry) for entry in measured_on(device_name, "against_torch").entries)
 
 
 def _distance(row: Row, sizes: tuple[int, int, int, int]) -> float:
@@ -96,7 +104,7 @@ def verdict(
         )
     nearest = min(rows, key=lambda row: _distance(row, sizes))
     name, distance = "x".join(map(str, nearest[1:5])), _distance(nearest, sizes)
-    where, _ = _source(device_name)
+    where = measured_on(device_name, "against_torch").device
     if distance > FARTHEST:
         return Verdict(
             False,
@@ -116,5 +124,6 @@ def verdict(
 def forget_tables() -> None:
     """After a table on disk has changed."""
     _shipped.cache_clear()
-    _source.cache_clear()
+    measured_on.cache_clear()
+    rows_for.cache_clear()
     verdict.cache_clear()

@@ -48,7 +48,7 @@ def _tile(entry: dict[str, Any]) -> Tile:
         block_k,
         entry["group"],
         entry["pieces"],
-        entry["flatten"],
+        entry.get("flatten", False),
         Launch(entry["warps"], entry["stages"]),
         entry["rate"],
         entry["source"],
@@ -66,7 +66,7 @@ def _shipped() -> list[dict[str, Any]]:
 def _table(device_name: str) -> list[dict[str, Any]]:
     path = tuned_table_path(device_name)
     if path.is_file():
-        entries: list[dict[str, Any]] = json.loads(path.read_text())["tiles"]
+        entries: list[dict[str, Any]] = json.loads(path.read_text()).get("tiles", [])
         return entries
     return _shipped()
 

@@ -18,7 +18,7 @@ import torch
 import triton
 from torch import Tensor, nn
 
-from . import layers, measurements, tiles
+from . import layers, measurements, products, tiles
 from .launch import Device, Launch, device_of
 from .precision import precision_of
 from .tiles import KERNELS, Tile
@@ -46,6 +46,8 @@ NETWORKS: tuple[tuple[int, int, int, int], ...] = tuple(
     )
     for batch in (64, 1024, 16384)
 )
+# Whose single products are compared: where fusing has least to win.
+LARGE_NETWORKS = ((4096, 1024, 4096, 1024), (8192, 2048, 8192, 2048), (16384, 4096, 16384, 4096))
 # What torch's switches say, and the dtypes of the inputs.
 MODES = (("16bit", torch.bfloat16), ("tf32", torch.float32), ("tf32x3", torch.float32))
 
@@ -218,6 +220,55 @@ def compare_with_torch(
     return rows
 
 
+def products_of(batch: int, in_features: int, hidden: int, out: int) -> dict[str, Any]:
+    """Each product of a network by its work: the function, and the shapes of what it is given."""
+    x, y, h = (batch, in_features), (batch, out), (batch, hidden)
+    w1, w2 = (hidden, in_features), (out, hidden)
+    return {
+        "linear_relu": (partial(layers.linear, relu=True), (x, w1, (hidden,))),
+        "linear": (partial(layers.linear, relu=False), (h, w2, (out,))),
+        "masked_gradient": (partial(layers.hidden_gradient, wants_bias=True), (y, w2, h)),
+        "input_gradient": (layers.input_gradient, (h, w1)),
+        "weight_gradient": (layers.weight_gradient, (h, x)),
+    }
+
+
+def _sizes_of(work: str, first: tuple[int, ...], second: tuple[int, ...]) -> dict[str, int]:
+    """M, N and K of a product that is given these."""
+    m, k = first if work != "weight_gradient" else first[::-1]
+    n = second[0] if work.startswith("linear") else second[1]
+    return {"m": m, "n": n, "k": k}
+
+
+def compare_products(
+    device: torch.device,
+    measure: Measure,
+    networks: tuple[tuple[int, int, int, int], ...],
+    report: Report = lambda line: None,
+    written: Written = lambda rows: None,
+) -> Entries:
+    """Rows of single products, ours and torch's, each with all that it does for a network."""
+    rows: Entries = []
+    for precision, dtype in MODES:
+        for network in networks:
+            for work, (function, shapes) in products_of(*network).items():
+                sizes = _sizes_of(work, shapes[0], shapes[1])
+                name = f"{work} {'x'.join(map(str, sizes.values()))} {precision}"
+                try:
+                    given = [torch.randn(shape, dtype=dtype, device=device) for shape in shapes]
+                    times = {}
+                    for side in ("ours", "torch"):
+                        with in_precision(precision), products.chosen(side == "torch"):
+                            times[side] = round(measure(partial(function, *given)) * 1e6, 2)
+                except Exception as error:  # out of memory, say: other sizes may do better
+                    report(f"{name}: {_failure(error)}")
+                    continue
+                rows.append({"work": work, "precision": precision} | sizes | times)
+                written(rows)
+                report(f"{name}: {times['torch'] / times['ours']:.2f}x torch")
+    return rows
+
+
 def write(table: dict[str, Any], path: Path) -> None:
     """Replaces the table of a device; a reader sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,3 +277,4 @@ def write(table: dict[str, Any], path: Path) -> None:
     os.replace(scratch, path)
     tiles.forget_tables()
     measurements.forget_tables()
+    products.forget_tables()
