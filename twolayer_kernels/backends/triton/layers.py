@@ -211,7 +211,7 @@ def product(
             tile.block_k,
             tile.group_m,
             tile.pieces,
-            tile.flatten,
+            tile.flatten and k > 0,  # one loop of two takes the inner one to run
             mask is not None and mask.stride(1) == 1 and _FETCHES_MASKS,
         ),
         tile.how,

@@ -79,7 +79,7 @@ def in_precision(name: str) -> Iterator[None]:
 
 
 def candidates(kernel: str, precision: str, device: Device) -> list[Tile]:
-    """The tiles that ship, and each with a stage less or more and another order of tiles."""
+    """The tiles that ship, and each with other stages, order of tiles or loops."""
     found: dict[Tile, None] = {}
     for tile in tiles.shipped_tiles_for(kernel, precision, device):
         for stages in (tile.how.stages, tile.how.stages - 1, tile.how.stages + 1):
@@ -87,6 +87,7 @@ def candidates(kernel: str, precision: str, device: Device) -> list[Tile]:
                 if stages > 1:
                     how = Launch(tile.how.warps, stages)
                     found[tile._replace(how=how, group_m=group, rate=0.0, source="")] = None
+        found[tile._replace(flatten=not tile.flatten, rate=0.0, source="")] = None
     return list(found)
 
 
