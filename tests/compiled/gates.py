@@ -22,6 +22,8 @@ def _spills(c: Configuration, r: cubins.Resources) -> Iterator[str]:
 
 def _matrix_units(c: Configuration, r: cubins.Resources) -> Iterator[str]:
     unit = cubins.MATRIX_UNITS[c.arch]
+    if c.kernel == "narrow_forward" and c.tile is not None and c.tile.block_b < 64:
+        unit = "HMMA"  # the larger units take 64 rows at least
     if c.precision == "ieee":
         # A TF32 product in it would be silently wrong.
         if r.matrix:

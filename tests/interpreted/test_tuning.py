@@ -186,6 +186,12 @@ def test_a_small_batch_is_shared_by_as_many_programs_as_there_are_steps():
     assert parts == tiles.ceil_div(100, tile.block_h)
 
 
+def test_a_small_batch_takes_blocks_of_few_samples():
+    tile, parts = narrow_choice("narrow_forward", 64, 1000, 100, 10)
+    assert tile.block_b == 16
+    assert tiles.ceil_div(64, tile.block_b) * parts == 28
+
+
 def test_a_large_batch_takes_the_wide_blocks_that_read_the_input_less_often():
     assert narrow_choice("narrow_forward", 64, 256, 256, 1)[0].block_h == 16
     assert narrow_choice("narrow_forward", 4096, 256, 256, 1)[0].block_h == 64
