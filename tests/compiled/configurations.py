@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from twolayer_kernels.backends.triton import launch, layers, tiles, two_layers
+from twolayer_kernels.backends.triton import _FIRST_BLACKWELL, launch, layers, tiles, two_layers
 
 from . import cubins, stub
 
@@ -99,20 +99,33 @@ def _narrow(arch: int) -> Iterator[Configuration]:
                     yield Configuration(arch, kernel, precision, tile, case, "", out_features)
 
 
-def _first_of_each(configurations: Iterator[Configuration]) -> Iterator[Configuration]:
-    """One configuration for each kernel and precision."""
-    seen: set[tuple[str, str]] = set()
+def _first_of_each(
+    configurations: Iterable[Configuration], *fields: str
+) -> Iterator[Configuration]:
+    """One configuration for each combination of the fields."""
+    seen = set()
     for c in configurations:
-        if (c.kernel, c.precision) not in seen:
-            seen.add((c.kernel, c.precision))
+        kind = tuple(getattr(c, field) for field in fields)
+        if kind not in seen:
+            seen.add(kind)
             yield c
 
 
 def shipped(arch: int) -> list[Configuration]:
     if arch not in tiles.ARCHITECTURES:  # it has the tiles of the one before, and its instructions
-        return [*_first_of_each(_products(arch)), *_first_of_each(_narrow(arch))]
+        return [*_first_of_each([*_products(arch), *_narrow(arch)], "kernel", "precision")]
     small = [Configuration(arch, kernel, "", None, case, "", 0) for kernel, case in SMALL.items()]
     return [*_products(arch), *_narrow(arch), *small]
+
+
+def tested(arch: int) -> list[Configuration]:
+    """Those that every run of the tests compiles; ``make kernels`` compiles all that ship.
+
+    Of Blackwell, where no measurement chooses these kernels, one for each case.
+    """
+    if arch < _FIRST_BLACKWELL:
+        return shipped(arch)
+    return [*_first_of_each(shipped(arch), "kernel", "precision", "case")]
 
 
 def _size(operands: str, dtype: torch.dtype) -> int:
