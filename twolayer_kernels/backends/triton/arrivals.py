@@ -16,6 +16,8 @@ from torch import Tensor
 _OF_A_STREAM = 4096
 # 4 MiB: some 100 streams, and thousands of launches in graphs.
 _SLAB = 1 << 20
+# Slices begin at multiples of 16 bytes: elsewhere a kernel would be compiled again, in a capture.
+_ALIGNED = 4
 
 
 class _Slab:
@@ -29,7 +31,7 @@ class _Slab:
             first = self._given
             if first + count > self._zeros.numel():
                 return None
-            self._given += count
+            self._given += -(-count // _ALIGNED) * _ALIGNED
         return self._zeros[first : first + count]
 
 
