@@ -7,6 +7,7 @@ from typing import Any
 
 from .budget import Budget
 from .cases import CASES, Case
+from .measuring import in_a_line
 from .passes import PASSES, Pass
 
 Row = dict[str, Any]
@@ -78,8 +79,7 @@ def _through(one: Pass, case: Case, row: Row, measure: Measure, budget: Budget) 
                 before = row["peers"].get(name, {}).get("median")
                 row["peers"][name] = figures | ({} if before is None else {"before": before})
         except Exception as error:  # the other rows may do better
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            found = {"status": "failed", "reason": reason}
+            found = {"status": "failed", "reason": in_a_line(error)}
     row["passes"][one.name] = {**found, "seconds": round(budget.used() - began, 2)}
     row["status"] = status_of(row)
 

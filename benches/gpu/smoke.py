@@ -15,6 +15,8 @@ import torch
 from tests.problems import Problem, check_exact, fused, integers
 from tests.shapes import Shape
 
+from .measuring import in_a_line
+
 # The first two go through in one launch each way, the others layer by layer: the last with tensor
 # descriptors and a sum over the batch that is cut among the multiprocessors.
 NARROW = (Shape(64, 1000, 100, 10), Shape(33, 70, 65, 10))
@@ -58,7 +60,7 @@ def passes(probe: Probe, device: str, backend: str) -> str | None:
         problem = _problem(probe, device)
         check_exact(problem, fused(problem, backend, recompute=probe.recompute))
     except Exception as error:  # the other probes are of interest too
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return in_a_line(error)
     finally:
         torch.set_float32_matmul_precision("highest")
     return None

@@ -79,9 +79,13 @@ def rows_for(device_name: str) -> tuple[Row, ...]:
     return tuple(Row(**entry) for entry in measured_on(device_name, "against_torch").entries)
 
 
+def doublings(sizes: tuple[int, ...], others: tuple[int, ...]) -> float:
+    """How far sizes are apart: the ratios of each two of them, counted in doublings."""
+    return sum(abs(math.log2(max(1, a) / max(1, b))) for a, b in zip(sizes, others, strict=True))
+
+
 def _distance(row: Row, sizes: tuple[int, int, int, int]) -> float:
-    """How far two networks are apart: the ratios of their sizes, each counted in doublings."""
-    return sum(abs(math.log2(max(1, a) / max(1, b))) for a, b in zip(row[1:5], sizes, strict=True))
+    return doublings(row[1:5], sizes)
 
 
 @lru_cache(maxsize=4096)

@@ -258,7 +258,7 @@ def sum_parts_kernel(
     tl.store(out + i, total.to(out.dtype.element_ty), mask=i < size)
 
 
-# Nor is the length of a batch, whose ones are no constants either.
+# Nor is the length of a batch.
 @triton.jit(do_not_specialize=["rows", "parts"])
 def column_sums_kernel(
     source,
