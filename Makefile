@@ -37,8 +37,7 @@ SEQUENCES ?= 10000
 test-long: $(VENV)/.ready
 	TWOLAYER_SEQUENCES=$(SEQUENCES) $(BIN)/python -m pytest tests/test_life.py
 
-# triton 3.9 warns where nobody says whether float32 products and sums become one instruction.
-WITH_NEWEST := PYTHONPATH=. TRITON_DEFAULT_FP_FUSION=1 $(NEWEST)/bin/python -m pytest
+WITH_NEWEST := PYTHONPATH=. $(NEWEST)/bin/python -m pytest
 INTERPRETED_WITH_NEWEST := $(patsubst %,tests/interpreted/test_%.py,tiles orders faults arrivals padding)
 test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready $(NEWEST)/.ready
 	$(BIN)/python -m pytest tests/ecosystem

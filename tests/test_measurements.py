@@ -75,6 +75,14 @@ def test_a_tuner_that_was_stopped_before_it_compared_takes_nothing_away(tables):
     assert verdict(SMALL).faster
 
 
+def test_precisions_that_the_user_has_not_measured_keep_what_ships(tables):
+    path = tiles.tuned_table_path(H100)
+    others = entry(SMALL, 10, 9) | {"precision": "tf32"}
+    path.write_text(json.dumps({"tiles": [], "against_torch": [others]}))
+    assert verdict(SMALL).faster
+    assert f"measured on {H100}: only 0.90x" in verdict(SMALL, precision="tf32").reason
+
+
 @pytest.mark.parametrize(("theirs", "faster"), [(103, True), (102.9, False), (100, False)])
 def test_ours_is_taken_from_a_margin_on(tables, monkeypatch, theirs, faster):
     shipped = {"H100": {"against_torch": [entry(SMALL, 100, theirs)]}}

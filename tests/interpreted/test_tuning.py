@@ -121,6 +121,54 @@ def test_a_network_that_fails_is_named_and_the_others_go_on(monkeypatch):
     assert kept == [rows]
 
 
+def test_a_device_that_failed_ends_the_tuner(monkeypatch):
+    """Every later call would fail, too, and say nothing of its tile or network."""
+
+    def synchronize(device):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    gpu, measure, said = torch.device("cuda", 0), failing_where(lambda call: True), []
+    for run in (
+        lambda: tuning.tune_tiles(gpu, measure, said.append),
+        lambda: tuning.compare_products(gpu, measure, ((3, 4, 5, 6),), said.append),
+        lambda: tuning.compare_with_torch(gpu, measure, ((3, 4, 5, 6),), modules, said.append),
+    ):
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            run()
+    assert len(said) == 3
+
+
+def test_operands_that_cannot_be_made_are_named_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(tuning, "PRODUCT", (64, 64, 64))
+    make = tuning.operands
+
+    def operands(kernel, dtype, device):
+        if kernel == "linear":
+            raise torch.OutOfMemoryError("too large")
+        return make(kernel, dtype, device)
+
+    monkeypatch.setattr(tuning, "operands", operands)
+    said = []
+    found = {e["kernel"] for e in tuning.tune_tiles(CPU, lambda call: 1e-3, said.append)}
+    assert found == {"dgrad", "wgrad"}
+    assert "linear 16bit: OutOfMemoryError: too large" in said
+
+
+def test_what_was_not_measured_again_is_kept_until_it_is(tuned_tables):
+    path = tiles.tuned_table_path("some device")
+    assert tuning.read(path) == {part: [] for part in tuning.PARTS}
+    before = [
+        row(10, 30, batch=b, in_features=4, hidden_features=5, out_features=6) for b in (1, 2)
+    ]
+    tuning.write(tuning.read(path) | {"against_torch": before}, path)
+    again = [before[0] | {"ours": 20}]
+    found = tuning.updated("against_torch", tuning.read(path)["against_torch"], again)
+    assert found == [again[0], before[1]]
+    one = [{"kernel": "linear", "precision": "tf32", "arch": 90, "block": [64, 64, 64]}]
+    assert tuning.updated("tiles", [one[0] | {"block": [128, 64, 64]}], one) == one
+
+
 def row(ours, theirs, **sizes):
     return {"precision": "tf32x3", "ours": ours, "torch": theirs} | sizes
 

@@ -27,8 +27,11 @@ def _modules(
 def tune() -> None:
     """Measures, says what it measures, and writes the table.
 
+    Whoever stops it keeps what was measured until then, and of the rest what an earlier run found.
+
     Raises:
         BadInput: there is no CUDA device, or no triton.
+        RuntimeError: the device failed.
     """
     if not torch.cuda.is_available():
         raise BadInput("tune: needs a CUDA device, and torch finds none")
@@ -42,22 +45,21 @@ def tune() -> None:
     name = torch.cuda.get_device_name(device)
     report = partial(print, flush=True)  # into a pipe or a file, too
     report(f"measuring {name}")
-    table: dict[str, Any] = {
+    path = tiles.tuned_table_path(name)
+    table = tuning.read(path) | {
         "device": name,
         "versions": {
             "twolayer_kernels": __version__,
             "torch": torch.__version__,
             "triton": triton.__version__,
         },
-        "tiles": [],
-        "products": [],
-        "against_torch": [],
     }
-    path = tiles.tuned_table_path(name)
 
     def into(part: str) -> Callable[[list[dict[str, Any]]], None]:
-        """Keeps what was measured so far: whoever stops the tuner loses one measurement."""
-        return lambda entries: tuning.write(table | {part: entries}, path)
+        before = table[part]
+        return lambda entries: tuning.write(
+            table | {part: tuning.updated(part, before, entries)}, path
+        )
 
     measure = tuning.measure_on_gpu
     table["tiles"] = tuning.tune_tiles(device, measure, report, into("tiles"))

@@ -86,6 +86,11 @@ def _somebody_listens() -> bool:
     return hook is not None and bool(getattr(hook, "calls", True))
 
 
+def _options(how: Launch) -> dict[str, Any]:
+    """What the compiler is told; a product and its sum are one instruction, rounded once."""
+    return {"num_warps": how.warps, "num_stages": how.stages, "enable_fp_fusion": True}
+
+
 def launch(
     kernel: Any,
     grid: tuple[int, ...],
@@ -102,7 +107,7 @@ def launch(
         kernel[grid](*arguments, *constants)
         return None
     if not _starts_directly:
-        kernel[grid](*arguments, *constants, num_warps=how.warps, num_stages=how.stages)
+        kernel[grid](*arguments, *constants, **_options(how))
         return None
     driver = triton.runtime.driver.active
     device = driver.get_current_device()
@@ -110,9 +115,7 @@ def launch(
     key = (kernel, device, how, constants, *looked_at)
     compiled = _compiled.get(key)
     if compiled is None or _somebody_listens():
-        compiled = _compiled[key] = kernel[grid](
-            *arguments, *constants, num_warps=how.warps, num_stages=how.stages
-        )
+        compiled = _compiled[key] = kernel[grid](*arguments, *constants, **_options(how))
     else:
         _start(compiled, grid, driver.get_current_stream(device), (*arguments, *constants))
     return compiled

@@ -62,21 +62,28 @@ def _shipped() -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 
 @cache
-def measured_on(device_name: str, part: str) -> Source:
-    """A part of the table of a device: the user's own, else that of its class, which ships."""
+def measured_on(device_name: str, part: str, precision: str) -> Source:
+    """What a part of a device's table has in a precision.
+
+    The user's own table, else that of its class, which ships.
+    """
     path, entries = tuned_table_path(device_name), []
     if path.is_file():
         entries = json.loads(path.read_text()).get(part, [])
-    if entries:
-        return Source(device_name, entries)
+    own = [entry for entry in entries if entry["precision"] == precision]
+    if own:
+        return Source(device_name, own)
     known = device_class(device_name)
-    return Source(f"a device like it ({known})", _shipped().get(known, {}).get(part, []))
+    shipped = _shipped().get(known, {}).get(part, [])
+    alike = [entry for entry in shipped if entry["precision"] == precision]
+    return Source(f"a device like it ({known})", alike)
 
 
 @cache
-def rows_for(device_name: str) -> tuple[Row, ...]:
+def rows_for(device_name: str, precision: str) -> tuple[Row, ...]:
     """The networks that were measured on a device, or on one like it."""
-    return tuple(Row(**entry) for entry in measured_on(device_name, "against_torch").entries)
+    source = measured_on(device_name, "against_torch", precision)
+    return tuple(Row(**entry) for entry in source.entries)
 
 
 def doublings(sizes: tuple[int, ...], others: tuple[int, ...]) -> float:
@@ -99,7 +106,7 @@ def verdict(
 ) -> Verdict:
     """Whether our kernels are faster than torch's, from the measured network that is most alike."""
     sizes = (batch, in_features, hidden_features, out_features)
-    rows = [row for row in rows_for(device_name) if row.precision == precision]
+    rows = rows_for(device_name, precision)
     if not rows:
         return Verdict(
             False,
@@ -108,7 +115,7 @@ def verdict(
         )
     nearest = min(rows, key=lambda row: _distance(row, sizes))
     name, distance = "x".join(map(str, nearest[1:5])), _distance(nearest, sizes)
-    where = measured_on(device_name, "against_torch").device
+    where = measured_on(device_name, "against_torch", precision).device
     if distance > FARTHEST:
         return Verdict(
             False,

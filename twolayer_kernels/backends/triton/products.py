@@ -37,8 +37,8 @@ class Row(NamedTuple):
 
 
 @cache
-def _rows(device_name: str) -> tuple[Row, ...]:
-    return tuple(Row(**entry) for entry in measured_on(device_name, "products").entries)
+def _rows(device_name: str, precision: str) -> tuple[Row, ...]:
+    return tuple(Row(**entry) for entry in measured_on(device_name, "products", precision).entries)
 
 
 def _distance(row: Row, sizes: tuple[int, int, int]) -> float:
@@ -52,8 +52,8 @@ def _torch_measured_faster(
     sizes = m, n, k
     alike = [
         row
-        for row in _rows(device_name)
-        if (row.work, row.precision) == (work, precision) and _distance(row, sizes) <= FARTHEST
+        for row in _rows(device_name, precision)
+        if row.work == work and _distance(row, sizes) <= FARTHEST
     ]
     if not alike:
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -105,8 +105,19 @@ def operands(kernel: str, dtype: torch.dtype, device: torch.device) -> dict[str,
     return {"a": new(k, m).T, "b": new(k, n)}
 
 
-def _failure(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+@contextmanager
+def _reporting(what: str, device: torch.device, report: Report) -> Iterator[None]:
+    """Names a failure and goes on, as other tiles or sizes may do better, if the device does.
+
+    Raises:
+        RuntimeError: the device itself has failed; every call would, from there on.
+    """
+    try:
+        yield
+    except Exception as error:
+        report(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
 def tune_tiles(
@@ -123,19 +134,21 @@ def tune_tiles(
     m, n, k = PRODUCT
     for precision, dtype in MODES:
         for kernel in KERNELS:
-            given = operands(kernel, dtype, device)
+            given: dict[str, Any] = {}
+            with _reporting(f"{kernel} {precision}", device, report):
+                given = operands(kernel, dtype, device)
+            if not given:
+                continue
             known = device_of(given["a"])
             rates: list[tuple[float, Tile]] = []
             with in_precision(precision):
                 for tile in candidates(kernel, precision, known):
-                    try:
+                    with (
+                        _reporting(f"{kernel} {precision} {tile[:3]}", device, report),
+                        suppress(triton.OutOfResources),
+                    ):
                         seconds = measure(partial(layers.product, kernel, **given, tile=tile))
-                    except triton.OutOfResources:
-                        continue
-                    except Exception as error:  # other tiles may do better
-                        report(f"{kernel} {precision} {tile[:3]}: {_failure(error)}")
-                        continue
-                    rates.append((2 * m * n * k / seconds, tile))
+                        rates.append((2 * m * n * k / seconds, tile))
             best = max((rate for rate, _ in rates), default=0.0)
             # The fastest of each size of tile: the smaller ones serve the smaller networks.
             by_block: dict[tuple[int, int], tuple[float, Tile]] = {}
@@ -206,18 +219,15 @@ def compare_with_torch(
     for precision, dtype in MODES:
         for network in networks:
             name = "x".join(map(str, network))
-            try:
+            with _reporting(f"{name} {precision}", device, report):
                 with in_precision(precision):
                     assert precision_of(dtype) == precision
                     ours, torchs = _times(device, dtype, measure, network, modules)
-            except Exception as error:  # out of memory, say: other sizes may do better
-                report(f"{name} {precision}: {_failure(error)}")
-                continue
-            sizes = dict(zip(measurements.SIZES, network, strict=True))
-            times = {"ours": round(ours, 2), "torch": round(torchs, 2)}
-            rows.append({"precision": precision} | sizes | times)
-            written(rows)
-            report(f"{name} {precision}: {torchs / ours:.2f}x torch ({ours:.0f} us)")
+                sizes = dict(zip(measurements.SIZES, network, strict=True))
+                times = {"ours": round(ours, 2), "torch": round(torchs, 2)}
+                rows.append({"precision": precision} | sizes | times)
+                written(rows)
+                report(f"{name} {precision}: {torchs / ours:.2f}x torch ({ours:.0f} us)")
     return rows
 
 
@@ -255,19 +265,40 @@ def compare_products(
             for work, (function, shapes) in products_of(*network).items():
                 sizes = _sizes_of(work, shapes[0], shapes[1])
                 name = f"{work} {'x'.join(map(str, sizes.values()))} {precision}"
-                try:
+                with _reporting(name, device, report):
                     given = [torch.randn(shape, dtype=dtype, device=device) for shape in shapes]
                     times = {}
                     for side in ("ours", "torch"):
                         with in_precision(precision), products.chosen(side == "torch"):
                             times[side] = round(measure(partial(function, *given)) * 1e6, 2)
-                except Exception as error:  # out of memory, say: other sizes may do better
-                    report(f"{name}: {_failure(error)}")
-                    continue
-                rows.append({"work": work, "precision": precision} | sizes | times)
-                written(rows)
-                report(f"{name}: {times['torch'] / times['ours']:.2f}x torch")
+                    rows.append({"work": work, "precision": precision} | sizes | times)
+                    written(rows)
+                    report(f"{name}: {times['torch'] / times['ours']:.2f}x torch")
     return rows
+
+
+# The parts of a device's table, and what one measurement of each is about.
+PARTS = {
+    "tiles": ("kernel", "precision", "arch"),
+    "products": ("work", "precision", "m", "n", "k"),
+    "against_torch": ("precision", *measurements.SIZES),
+}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The table of a device as it was written last, empty where none was."""
+    table: dict[str, Any] = {part: [] for part in PARTS}
+    return table | (json.loads(path.read_text()) if path.is_file() else {})
+
+
+def updated(part: str, before: Entries, entries: Entries) -> Entries:
+    """The entries of a part, and those before them of what has not been measured again."""
+
+    def about(entry: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(entry[field] for field in PARTS[part])
+
+    measured = set(map(about, entries))
+    return [*entries, *(entry for entry in before if about(entry) not in measured)]
 
 
 def write(table: dict[str, Any], path: Path) -> None:
