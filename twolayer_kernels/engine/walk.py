@@ -25,13 +25,16 @@ class Run(Protocol):
         """The present learning rates and momenta, for so many steps: ``(count, 4, 2)``."""
 
     def read(self) -> None:
-        """Takes over what others have written into parameters and states since."""
+        """Takes over what others have changed in the network and its optimizer since."""
 
     def take(self, samples: Samples, chunk: Chunk, rates: Reals | None, told: Told) -> None:
         """Takes the chunk's steps; ``told`` hears how many are done, and the last one's loss."""
 
     def write_back(self) -> None:
         """Leaves parameters and states to others as they are after the steps taken."""
+
+    def note(self) -> None:
+        """Others have their say now, and more steps follow: what they find is noted."""
 
 
 class Schedule:
@@ -138,6 +141,8 @@ class Walk:
                 done = self._run.taken
                 self._run.write_back()
                 self._source.give_back(done)
+            if done < self._steps:
+                self._run.note()
             if self._plan.by_epoch and done % self._source.per_epoch == 0:
                 mean = self._run.losses()[-self._source.per_epoch :].mean()
                 self._plan.epoch_ends(float(mean))
@@ -147,10 +152,10 @@ class Walk:
 
     def _take(self, samples: Samples, chunk: Chunk) -> None:
         begin, count = self._run.taken, len(chunk.first)
-        rates = self._plan.rates(begin, count)
-        if rates is None and self._callback is not None:  # which may have changed them
-            rates = self._run.constant_rates(count)
         try:
+            rates = self._plan.rates(begin, count)
+            if rates is None and self._callback is not None:  # which may have changed them
+                rates = self._run.constant_rates(count)
             self._run.take(samples, chunk, rates, lambda done, loss: self._told(begin + done, loss))
         finally:
             self._plan.taken(self._run.taken - begin)

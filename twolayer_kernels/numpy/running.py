@@ -132,6 +132,8 @@ class Run:
         self._losses.append(losses)
         run_chunk(self._training, samples, chunk, rates, losses, self._stop, told)
 
+    def note(self) -> None: ...
+
     def write_back(self) -> None:
         for place in self._places:
             place.write_back()

@@ -150,7 +150,8 @@ def fit(
         shuffle: whether each epoch takes the samples in the order of ``rng.permutation``.
         rng: ``None`` is a new ``np.random.default_rng()``.
         sample_weight, schedule, callback, callback_every, nan, l2_penalty: as for
-            :func:`twolayer_kernels.fit`, on arrays.
+            :func:`twolayer_kernels.fit`, on arrays; a callback may change these and the state's
+            in place.
         state: the optimizer's arrays and its count of steps, filled where it is empty and carried
             on where it is not; ``None`` begins anew and forgets.
 

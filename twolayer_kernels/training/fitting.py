@@ -96,9 +96,11 @@ def fit(
             sum of the weights.
         schedule: a scheduler of the given optimizer, or a function of the step, from 0 on, that
             returns the learning rate.
-        schedule_per: whether a scheduler is stepped after each ``"step"`` or each ``"epoch"``.
+        schedule_per: whether a scheduler is stepped after each ``"step"``, where it may change
+            learning rates, momenta and first betas, or each ``"epoch"``.
         callback: called as ``callback(steps_done, losses_so_far)`` with the model as it is then;
-            a true result ends the run.
+            a true result ends the run. It may change weights, ``requires_grad``, the optimizer's
+            groups and state, as between two steps of the loop.
         callback_every: steps between its calls; ``None``: an epoch where ``epochs`` are counted,
             else a hundredth of ``steps``.
         progress: shows a bar; needs ``rich``, of the extra ``cli``.
@@ -144,7 +146,7 @@ def fit(
     movers = Movers(of_torch, network)
     plan = schedule_of(schedule, schedule_per, movers, of_torch if of_torch is optimizer else None)
     told_loss = known_losses.loss_of(loss, network.out_features)
-    run = Run(network, movers, told_loss, l2_penalty, nan == "stop")
+    run = Run(lambda: network_of(model), movers, told_loss, l2_penalty, nan == "stop")
     if isinstance(x, DataLoader):
         for name, given in (("y", y), ("sample_weight", sample_weight), ("batch_size", batch_size)):
             if given is not None:

@@ -80,6 +80,24 @@ _KINDS: dict[type[Optimizer], _Kind] = {SGD: _SGD, Adam: _ADAM, AdamW: _ADAM, RM
 _LIGHT = dict(zip(BY_NAME.values(), (_SGD, _ADAM, _ADAM, _RMSPROP), strict=True))
 
 
+def _options(kind: _Kind, group: Group) -> dict[str, Any]:
+    return {
+        "lr": float(group["lr"]),
+        "weight_decay": float(group["weight_decay"]),
+        "maximize": group["maximize"],
+        **kind.options(group),
+    }
+
+
+# What the engine is told for each step anew.
+_RATES = ("lr", "momentum", "beta1")
+
+
+def _lasting(kind: _Kind, group: Group) -> dict[str, Any]:
+    """The options that are the same for all steps between two looks."""
+    return {k: v for k, v in _options(kind, group).items() if k not in _RATES}
+
+
 def _alike(t: Tensor) -> Tensor:
     return torch.zeros_like(t, memory_format=torch.preserve_format)
 
@@ -103,13 +121,7 @@ class Mover:
                 )
 
     def options(self) -> dict[str, Any]:
-        group = self.group
-        return {
-            "lr": float(group["lr"]),
-            "weight_decay": float(group["weight_decay"]),
-            "maximize": group["maximize"],
-            **self.kind.options(group),
-        }
+        return _options(self.kind, self.group)
 
     def rate(self) -> tuple[float, float]:
         """What a scheduler may change from step to step: learning rate, momentum or first beta."""
@@ -151,14 +163,21 @@ class Movers:
                 f"fit: optimizer must be one of {', '.join(BY_NAME)} or torch.optim's {known}, got"
                 f" {type(optimizer).__name__}{WRITE_THE_LOOP}"
             )
-        if any(getattr(optimizer, hooks) for hooks in _OPTIMIZER_HOOKS):
+        self.optimizer, self._kind = optimizer, kind
+        self.look(network)
+
+    def _groups(self) -> dict[int, Group]:
+        """The group of each parameter, by its identity."""
+        return {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+
+    def look(self, network: Network) -> None:
+        """Takes the parameters', groups' and states' present condition for what moves them."""
+        if any(getattr(self.optimizer, hooks) for hooks in _OPTIMIZER_HOOKS):
             raise NotImplementedError(
                 f"fit: the optimizer has step hooks, which it would not run{WRITE_THE_LOOP}"
             )
-        self.optimizer = optimizer
-        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        present = [p for p in network if p is not None]
-        if not any(id(p) in groups for p in present):
+        groups = self._groups()
+        if not any(id(p) in groups for p in network if p is not None):
             raise ValueError("fit: the optimizer holds none of the model's parameters")
         self.movers: list[Mover | None] = []
         for p in network:
@@ -166,7 +185,8 @@ class Movers:
                 self.movers.append(None)
                 continue
             _check_group(groups[id(p)])
-            self.movers.append(Mover(kind, groups[id(p)], p, optimizer.state.get(p, {})))
+            state = self.optimizer.state.get(p, {})
+            self.movers.append(Mover(self._kind, groups[id(p)], p, state))
         if not any(self.movers):
             raise ValueError("fit: all of the model's parameters are frozen: nothing to train")
         names = {mover.kind.name(mover.group) for mover in self.movers if mover}
@@ -176,18 +196,58 @@ class Movers:
             )
         self.name = names.pop()
 
+    def condition(self, network: Network) -> list[Any]:
+        """What :meth:`look` would see, besides rates and the values in parameters and states."""
+        groups = self._groups()
+        found: list[Any] = [[getattr(self.optimizer, hooks) for hooks in _OPTIMIZER_HOOKS]]
+        for p in network:
+            group = None if p is None or not p.requires_grad else groups.get(id(p))
+            if p is None or group is None:
+                found.append(None)
+                continue
+            state = self.optimizer.state.get(p, {})
+            tensors = [state.get(name) for name in self._kind.states]
+            found.append(
+                (
+                    *(id(group), self._kind.name(group), self._kind.wants(group)),
+                    _lasting(self._kind, group),
+                    [None if t is None else (id(t), t.data_ptr(), t.stride()) for t in tensors],
+                    int(state["step"]) if "step" in state else None,
+                )
+            )
+        return found
+
     def constant_rates(self, count: int) -> Reals:
         """The groups' present rates, for so many steps: ``(count, 4, 2)``."""
         now = [(0.0, 0.0) if mover is None else mover.rate() for mover in self.movers]
         return np.tile(np.array(now), (count, 1, 1))
 
     def rates(self, count: int, advance: Callable[[int], None]) -> Reals:
-        """The rates of so many steps; ``advance(i)`` is called between step ``i`` and the next."""
+        """The rates of so many steps; ``advance(i)`` is called between step ``i`` and the next.
+
+        Raises:
+            NotImplementedError: it changes more than rates.
+        """
+        before = self._lasting()
         rates = []
         for step in range(count):
             rates.append(self.constant_rates(1))
             advance(step)
+        changed = [
+            name
+            for old, new in zip(before, self._lasting(), strict=True)
+            for name in old
+            if old[name] != new[name]
+        ]
+        if changed:
+            raise NotImplementedError(
+                f"fit: the schedule changes {changed[0]}, which it may do with"
+                f" schedule_per='epoch' alone{WRITE_THE_LOOP}"
+            )
         return np.concatenate(rates)
+
+    def _lasting(self) -> list[dict[str, Any]]:
+        return [_lasting(mover.kind, mover.group) for mover in self.movers if mover is not None]
 
     def write_back(self, steps: int) -> None:
         for mover in self.movers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,33 +50,54 @@ class _Place:
 
 
 class Run:
-    """Steps of one network; ``taken`` and ``losses`` are right at any time, interrupted or not."""
+    """Steps of one network; ``taken`` and ``losses`` are right at any time, interrupted or not.
+
+    Args:
+        find: the network's parameters as they are now; others may change more than their values
+            between two stretches of steps.
+    """
 
     def __init__(
         self,
-        network: Network,
+        find: Callable[[], Network],
         movers: Movers,
         loss: Loss,
         penalty: float,
         stop_at_nonfinite: bool,
     ) -> None:
-        self.network, self.movers, self.loss = network, movers, loss
+        self._find, self.movers, self.loss = find, movers, loss
         self._loss_options = {**loss.options, "penalty": penalty}
         self._stop_at_nonfinite = stop_at_nonfinite
-        self._places: list[_Place] = []
+        self._training: engine.Training | None = None
+        self._most = -1
+        self._before = 0  # steps taken by engines before this one
+        self._losses: list[Reals] = []
+        self._set_up(find())
+
+    def _set_up(self, network: Network) -> None:
+        """Places for parameters and states as they are now; the next steps need a new engine."""
+        self.network = network
+        self._condition: list[Any] | None = None  # until others have their say
+        self._at_set_up = self.taken
+        self._before, self._training = self.taken, None
+        self._moving: list[_Place] = []
+        self._staying: list[_Place] = []
         self._parameters: list[Tensor | None] = []
         self._movers: list[engine.Mover | None] = []
-        for p, mover in zip(network, movers.movers, strict=True):
+        for p, mover in zip(network, self.movers.movers, strict=True):
             place = None if p is None else _Place(p)
             self._parameters.append(None if place is None else place.used)
             self._movers.append(None)
             if mover is not None and place is not None:
                 self._movers[-1] = self._states_of(mover, place.used)
-                self._places.append(place)
-        self._training: engine.Training | None = None
-        self._most = -1
-        self._before = 0  # steps taken by engines before this one
-        self._losses: list[Reals] = []
+                self._moving.append(place)
+            elif place is not None:
+                self._staying.append(place)
+
+    def _present_condition(self, network: Network) -> list[Any]:
+        """All that may have changed when this has, besides values and rates."""
+        parameters = [None if p is None else (id(p), p.data_ptr(), p.stride()) for p in network]
+        return [parameters, self.movers.condition(network)]
 
     def _states_of(self, mover: Mover, parameter: Tensor) -> dict[str, Any]:
         states: list[Tensor | None] = []
@@ -84,7 +106,7 @@ class Run:
                 states.append(None)
                 continue
             place = _Place(mover.states[name], like=parameter)
-            self._places.append(place)
+            self._moving.append(place)
             states.append(place.used)
         return {"states": states, **mover.options()}
 
@@ -107,7 +129,7 @@ class Run:
             self._before, self._most = self.taken, batch
             movers: list[engine.Mover | None] = []
             for told, mover in zip(self._movers, self.movers.movers, strict=True):
-                steps = 0 if mover is None else mover.steps + self.taken
+                steps = 0 if mover is None else mover.steps + self.taken - self._at_set_up
                 movers.append(None if told is None else {**told, "steps": steps})
             self._training = engine.new_training(
                 torch.get_num_threads(),
@@ -136,15 +158,24 @@ class Run:
         engine.run_chunk(training, samples, chunk, rates, losses, self._stop_at_nonfinite, told)
 
     def read(self) -> None:
-        """Takes over what others have written into parameters and states since."""
-        for place in self._places:
+        """Takes over what others have changed since in parameters, groups and states."""
+        if self._condition is not None:
+            network = self._find()
+            if self._condition != self._present_condition(network):
+                self.movers.look(network)
+                self._set_up(network)
+        for place in self._moving + self._staying:
             place.read()
 
     def write_back(self) -> None:
         """Parameters, states and the optimizer's counts as they are after the steps taken."""
-        if self.taken == 0:
+        if self.taken == self._at_set_up:
             return
         with torch.no_grad():
-            for place in self._places:
+            for place in self._moving:
                 place.write_back()
-        self.movers.write_back(self.taken)
+        self.movers.write_back(self.taken - self._at_set_up)
+
+    def note(self) -> None:
+        """What others find after the steps taken, so that their changes are seen."""
+        self._condition = self._present_condition(self.network)
