@@ -6,6 +6,8 @@ The ordinary lane takes each setting on one data set and each data set with one 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from sklearn import base, datasets, neural_network
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import scale
@@ -156,3 +159,40 @@ def pairs() -> list[tuple[str, str, str]]:
         if (settings.index(pair[1]) - data.index(pair[0])) % len(data) == 0
         and (pair[2] == "float64" or settings.index(pair[1]) % 2 == 0)
     ]
+
+
+# ---- two small sets of data, and what can be seen of a call on them ----
+
+X, Y = load("iris", "float64")
+XR, YR = load("linnerud", "float64")
+KINDS = pytest.mark.parametrize("kind", CLASSES)
+needs_weights = pytest.mark.skipif(not TAKES_SAMPLE_WEIGHT, reason="scikit-learn before 1.7")
+
+
+def data(kind):
+    return (X, Y) if kind == "classifier" else (XR, YR)
+
+
+def quiet(estimator, X, y, **arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return estimator.fit(X, y, **arguments)
+
+
+def fitted(kind, **parameters):
+    """Ours and scikit-learn's."""
+    parameters = {"max_iter": 10, "random_state": 0} | parameters
+    return [quiet(cls(**parameters), *data(kind)) for cls in CLASSES[kind]]
+
+
+def outcome(call):
+    """What can be seen of a call: output, warnings and the error, but for the classes' modules."""
+    error, out = None, io.StringIO()
+    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(out):
+        warnings.simplefilter("always")
+        try:
+            call()
+        except Exception as raised:
+            error = (type(raised), str(raised))
+    seen = [(w.category, str(w.message), w.filename) for w in caught]
+    return error, out.getvalue(), [w for w in seen if w[0] is not RuntimeWarning]
