@@ -209,6 +209,33 @@ def test_a_callback_may_replace_a_layer():
     torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
 
 
+@pytest.mark.parametrize("change", ["width", "dtype"])
+def test_a_network_that_becomes_another_kind_is_refused(change):
+    task = make_task("mse_mean")
+    model = make_pair(task)[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def replace(step, losses):
+        if change == "dtype":
+            model.float()
+        else:
+            model.linear2.weight = nn.Parameter(torch.randn(6, 13, dtype=torch.float64))
+            optimizer.param_groups[0]["params"].append(model.linear2.weight)
+
+    with pytest.raises(NotImplementedError, match="was 7 x 13 x 5 in") as caught:
+        fit(
+            model,
+            task.x,
+            task.y,
+            steps=8,
+            optimizer=optimizer,
+            loss="mse_mean",
+            callback=replace,
+            callback_every=4,
+        )
+    assert len(caught.value.losses) == 4
+
+
 def test_what_fit_refuses_is_refused_when_a_callback_brings_it():
     task = make_task("mse_mean")
     model, plain = make_pair(task)

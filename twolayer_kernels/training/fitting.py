@@ -146,7 +146,7 @@ def fit(
     movers = Movers(of_torch, network)
     plan = schedule_of(schedule, schedule_per, movers, of_torch if of_torch is optimizer else None)
     told_loss = known_losses.loss_of(loss, network.out_features)
-    run = Run(lambda: network_of(model), movers, told_loss, l2_penalty, nan == "stop")
+    run = Run(network, lambda: network_of(model), movers, told_loss, l2_penalty, nan == "stop")
     if isinstance(x, DataLoader):
         for name, given in (("y", y), ("sample_weight", sample_weight), ("batch_size", batch_size)):
             if given is not None:

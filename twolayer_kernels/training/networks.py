@@ -39,6 +39,12 @@ class Network(NamedTuple):
     def dtype(self) -> torch.dtype:
         return self.w1.dtype
 
+    @property
+    def kind(self) -> str:
+        """Its widths and dtype."""
+        hidden = self.w1.shape[0]
+        return f"{self.in_features} x {hidden} x {self.out_features} in {self.dtype}"
+
 
 def _refuse(what: str) -> NotImplementedError:
     return NotImplementedError(f"fit: {what}{WRITE_THE_LOOP}")

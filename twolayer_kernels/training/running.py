@@ -53,12 +53,14 @@ class Run:
     """Steps of one network; ``taken`` and ``losses`` are right at any time, interrupted or not.
 
     Args:
-        find: the network's parameters as they are now; others may change more than their values
-            between two stretches of steps.
+        network: the parameters, and
+        find: the same later, as others may change more than their values between two stretches of
+            steps.
     """
 
     def __init__(
         self,
+        network: Network,
         find: Callable[[], Network],
         movers: Movers,
         loss: Loss,
@@ -72,7 +74,8 @@ class Run:
         self._most = -1
         self._before = 0  # steps taken by engines before this one
         self._losses: list[Reals] = []
-        self._set_up(find())
+        self._kind = network.kind
+        self._set_up(network)
 
     def _set_up(self, network: Network) -> None:
         """Places for parameters and states as they are now; the next steps need a new engine."""
@@ -162,6 +165,11 @@ class Run:
         if self._condition is not None:
             network = self._find()
             if self._condition != self._present_condition(network):
+                if network.kind != self._kind:
+                    raise NotImplementedError(
+                        f"fit: the network was {self._kind} and has become {network.kind}"
+                        " between two steps; begin another fit for it"
+                    )
                 self.movers.look(network)
                 self._set_up(network)
         for place in self._moving + self._staying:
