@@ -293,6 +293,152 @@ def test_what_a_callback_raises_leaves_the_last_whole_step(by_scheduler):
     assert schedules[0].last_epoch == schedules[1].last_epoch
 
 
+def test_the_count_of_steps_is_exact_whatever_the_default_dtype():
+    task = make_task("mse_mean", torch.float32)
+    model = make_pair(task)[0]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        fit(model, task.x, task.y, steps=301, optimizer=optimizer, loss="mse_mean")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    step = optimizer.state[model.linear1.weight]["step"]
+    assert step.dtype == torch.float32
+    assert step == 301
+
+
+def test_a_scheduler_after_fit_does_not_warn(recwarn):
+    task = make_task("mse_mean")
+    model = make_pair(task)[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    schedule = lr_scheduler.StepLR(optimizer, 1)
+    fit(model, task.x, task.y, steps=1, optimizer=optimizer, loss="mse_mean")
+    schedule.step()
+    assert not recwarn.list
+
+
+def test_a_rate_that_is_a_tensor_is_put_back_where_fewer_steps_are_taken():
+    task = make_task("mse_mean")
+    task.x[25] = torch.nan
+    rates = []
+    for rate in (0.1, torch.tensor(0.1)):
+        model = make_pair(task)[0]
+        optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+        schedule = lr_scheduler.ExponentialLR(optimizer, 0.9)
+        with pytest.raises(FloatingPointError, match="step 2"):
+            fit(
+                model,
+                task.x,
+                task.y,
+                epochs=10,
+                batch_size=10,
+                shuffle=False,
+                optimizer=optimizer,
+                schedule=schedule,
+                loss="mse_mean",
+            )
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+    assert rates[0] == pytest.approx(rates[1])
+    assert rates[0] == pytest.approx(0.081)
+
+
+def test_a_scheduler_that_turns_momentum_on_is_refused():
+    class WarmUp(lr_scheduler.LRScheduler):
+        def get_lr(self):
+            for group in self.optimizer.param_groups:
+                group["momentum"] = 0.0 if self.last_epoch < 3 else 0.9
+            return [group["lr"] for group in self.optimizer.param_groups]
+
+    task = make_task("mse_mean")
+    model = make_pair(task)[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    schedule, before = WarmUp(optimizer), weights(model)
+    with pytest.raises(NotImplementedError, match="turns momentum on or off"):
+        fit(model, task.x, task.y, steps=9, optimizer=optimizer, schedule=schedule, loss=task.loss)
+    assert_untouched(model, before)
+    assert optimizer.param_groups[0]["momentum"] == 0
+
+
+@pytest.mark.parametrize("kind", ["sgd-momentum", "adam", "adamw", "rmsprop-momentum"])
+def test_an_infinite_bias_stays_that_and_closes_its_unit(kind):
+    name, options = OPTIMIZERS[kind]
+    task = make_task("mse_mean")
+    ours, plain = make_pair(task)
+    for model in (ours, plain):
+        model.linear1.bias.data[0] = -torch.inf
+    optimizers = [
+        CLASSES[name](model.parameters(), **options, weight_decay=0) for model in (ours, plain)
+    ]
+    wanted = loop(plain, optimizers[1], task.loss, [(task.x, task.y)] * 5)
+    found = fit(ours, task.x, task.y, steps=5, optimizer=optimizers[0], loss=task.loss)
+    torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
+    assert ours.linear1.bias[0] == -torch.inf
+
+
+def test_the_penalty_of_a_frozen_weight_follows_it():
+    task = make_task("mse_mean")
+    model = make_pair(task)[0]
+    model.linear1.weight.requires_grad_(False)
+    penalties = []
+
+    def grow(step, losses):
+        with torch.no_grad():
+            penalties.append(float(model.linear1.weight.square().sum()))
+            model.linear1.weight.mul_(2)
+
+    plain = make_pair(task)[0]
+    plain.linear1.weight.requires_grad_(False)
+    losses = fit(
+        model, task.x, task.y, steps=2, lr=0.0, loss="mse_mean", l2_penalty=0.5,
+        callback=grow, callback_every=1,
+    )  # fmt: skip
+    for factor, loss in zip((1, 2), losses, strict=True):
+        with torch.no_grad():
+            plain.linear1.weight.copy_(factor * make_pair(task)[0].linear1.weight)
+            squares = plain.linear1.weight.square().sum() + plain.linear2.weight.square().sum()
+            wanted = task.loss(plain(task.x), task.y) + 0.25 * squares
+        assert float(loss) == pytest.approx(float(wanted), rel=1e-9)
+
+
+def test_amsgrad_keeps_a_nan_as_the_loop_does():
+    task = make_task("mse_mean", samples=12)
+    task.x[5] = torch.nan
+    ours, plain = make_pair(task)
+    optimizers = [
+        torch.optim.Adam(model.parameters(), lr=0.01, amsgrad=True) for model in (ours, plain)
+    ]
+    batches = [(task.x[i : i + 4], task.y[i : i + 4]) for i in (0, 4, 8)]
+    loop(plain, optimizers[1], task.loss, batches)
+    fit(
+        ours, task.x, task.y, epochs=1, batch_size=4, shuffle=False, nan="continue",
+        optimizer=optimizers[0], loss="mse_mean",
+    )  # fmt: skip
+    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+        found, wanted = (
+            o.state[r]["max_exp_avg_sq"] for o, r in zip(optimizers, (p, q), strict=True)
+        )
+        assert torch.equal(found.isnan(), wanted.isnan())
+
+
+# ---- classes that change while they are read ----
+
+
+@pytest.mark.parametrize("cls", [7, -5, 10**11])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_classes_that_a_callback_spoils_end_the_run(cls, weighted):
+    task = make_task("cross_entropy")
+    y = task.y.clone()
+    model = make_pair(task)[0]
+    loss = nn.CrossEntropyLoss(torch.ones(5).double() if weighted else None)
+
+    def spoil(step, losses):
+        y[3] = cls
+
+    with pytest.raises(IndexError, match=r"y\[3\] is no class") as caught:
+        fit(model, task.x, y, steps=6, lr=0.1, loss=loss, callback=spoil, callback_every=2)
+    assert len(caught.value.losses) == 2
+
+
 # ---- loaders ----
 
 
@@ -308,6 +454,42 @@ def test_a_loaders_batches_are_the_steps():
     wanted = loop(plain, torch.optim.Adam(plain.parameters()), task.loss, batches)
     found = fit(ours, loaders[1], epochs=3, optimizer="adam", loss=task.loss)
     torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd-momentum", "rmsprop"])
+def test_a_loaders_batches_may_grow(kind):
+    name, options = OPTIMIZERS[kind]
+    task = make_task("mse_mean")
+    ours, plain = make_pair(task)
+    sizes = [2, 2, 2, 10, 3, 40, 5, 41]
+    batches = [(task.x[:size], task.y[:size]) for size in sizes]
+    optimizers = [CLASSES[name](model.parameters(), **options) for model in (ours, plain)]
+    wanted = loop(plain, optimizers[1], task.loss, batches)
+    loader = DataLoader(batches, batch_size=None)
+    found = fit(ours, loader, epochs=1, optimizer=optimizers[0], loss=task.loss)
+    torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
+    assert_same_states(*optimizers, 1e-8)
+
+
+@pytest.mark.parametrize("batch_size", [8, 9])
+def test_a_loaders_generator_is_left_as_the_loop_leaves_it(batch_size):
+    task = make_task("mse_mean")
+    ours = make_pair(task)[0]
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    data = TensorDataset(task.x, task.y)
+    loaders = [DataLoader(data, batch_size, shuffle=True, generator=g) for g in generators]
+    for _ in range(2):
+        for _ in loaders[0]:
+            pass
+    fit(ours, loaders[1], epochs=2, lr=0.01, loss=task.loss)
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+
+
+def test_a_loader_brings_its_own_generator():
+    task = make_task("mse_mean")
+    loader = DataLoader(TensorDataset(task.x, task.y), 9)
+    with pytest.raises(ValueError, match="generator comes from the DataLoader"):
+        fit(make_pair(task)[0], loader, epochs=1, lr=0.1, generator=torch.Generator())
 
 
 def test_a_loader_that_breaks_leaves_the_last_whole_step():

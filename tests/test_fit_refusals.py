@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from twolayer_kernels import FusedTwoLayer, fit
@@ -28,6 +29,47 @@ def net():
 
 def with_hook(model):
     model.linear1.register_forward_hook(lambda *_: None)
+    return model
+
+
+def with_hook_on_a_gradient(model):
+    model.linear1.weight.register_hook(lambda grad: 0 * grad)
+    return model
+
+
+def with_hook_after_accumulation(model):
+    model.linear2.bias.register_post_accumulate_grad_hook(lambda p: None)
+    return model
+
+
+def with_shared_memory(model):
+    flat = torch.randn(20)
+    model.linear1.weight = nn.Parameter(flat[:12].view(4, 3))
+    model.linear2.weight = nn.Parameter(flat[8:16].view(2, 4))
+    return model
+
+
+def with_interleaved_weights(model):
+    """Ranges that cross without an element in common; here they have some, a row further on."""
+    flat = torch.randn(40)
+    model.linear1.weight = nn.Parameter(flat[:24:2].view(4, 3))
+    model.linear2.weight = nn.Parameter(flat[4:20:2].view(2, 4))
+    return model
+
+
+def with_expanded_weight(model):
+    model.linear1.weight = nn.Parameter(torch.randn(3).expand(4, 3))
+    return model
+
+
+def with_weight_over_itself(model):
+    model.linear1.weight = nn.Parameter(torch.randn(20).as_strided((4, 3), (2, 1)))
+    return model
+
+
+def with_weight_of_inference(model):
+    with torch.inference_mode():
+        model.linear1.weight = nn.Parameter(torch.randn(4, 3))
     return model
 
 
@@ -79,6 +121,19 @@ REFUSED = {
     "batch-size": (ValueError, "batch_size must be >= 1", {"batch_size": 0}),
     "nan": (ValueError, "'stop' or 'continue'", {"nan": "ignore"}),
     "weights-of-samples": (ValueError, r"\(6,\), got \(5,\)", {"sample_weight": torch.ones(5)}),
+    "nested": (ValueError, "nested", {"x": torch.nested.nested_tensor([X], layout=torch.jagged)}),
+    "classes-on-meta": (ValueError, "on meta", {"y": CLS.to("meta"), "loss": "cross_entropy"}),
+    "sparse-weights": (ValueError, "strided", {"sample_weight": torch.ones(6).to_sparse()}),
+    "complex-weights": (TypeError, "must be real", {"sample_weight": np.ones(6, complex)}),
+    "callback": (TypeError, "callback must be callable, got int", {"callback": 3}),
+    "generator": (TypeError, "must be a torch.Generator, got int", {"generator": 3}),
+    "penalty": (TypeError, "l2_penalty must be a number, got 'a'", {"l2_penalty": "a"}),
+    "penalty-nan": (ValueError, "l2_penalty must be finite", {"l2_penalty": float("nan")}),
+    "smoothing": (
+        ValueError,
+        "label_smoothing must be from 0 to 1, got 2",
+        {"y": CLS, "loss": nn.CrossEntropyLoss(label_smoothing=2.0)},
+    ),
     "schedule": (TypeError, "schedule must be", {"schedule": 0.1}),
     "schedule-per": (ValueError, "schedule_per", {"schedule_per": "batch"}),
 }
@@ -102,6 +157,13 @@ def test_networks_that_are_none_are_refused():
         (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), TypeError, "Tanh"),
         (with_hook(net()), NotImplementedError, "hooks.*write the loop"),
         (with_subclass(net()), NotImplementedError, "Special"),
+        (with_hook_on_a_gradient(net()), NotImplementedError, "linear1.weight has hooks"),
+        (with_hook_after_accumulation(net()), NotImplementedError, "linear2.bias has hooks"),
+        (with_shared_memory(net()), NotImplementedError, "linear1.weight and linear2.weight share"),
+        (with_interleaved_weights(net()), NotImplementedError, "share memory"),
+        (with_expanded_weight(net()), NotImplementedError, "linear1.weight holds an element twice"),
+        (with_weight_over_itself(net()), NotImplementedError, "holds an element twice"),
+        (with_weight_of_inference(net()), NotImplementedError, "made in inference mode"),
         (FusedTwoLayer(3, 4, 2, device="meta"), NotImplementedError, "meta"),
     ):
         with pytest.raises(error, match=words):
@@ -121,9 +183,54 @@ def test_optimizers_of_others_are_refused():
     own.register_step_post_hook(lambda *_: None)
     with pytest.raises(NotImplementedError, match="step hooks"):
         fit(model, X, Y, steps=1, optimizer=own)
+    patched = torch.optim.SGD(model.parameters(), lr=0.1)
+    patched.step = lambda: None
+    with pytest.raises(NotImplementedError, match="a step of its own"):
+        fit(model, X, Y, steps=1, optimizer=patched)
+    everywhere = register_optimizer_step_post_hook(lambda *_: None)
+    try:
+        with pytest.raises(NotImplementedError, match="step hooks"):
+            fit(model, X, Y, steps=1, lr=0.1)
+    finally:
+        everywhere.remove()
     schedule = lr_scheduler.StepLR(other, 1)
     with pytest.raises(ValueError, match="scheduler of the optimizer"):
         fit(model, X, Y, steps=1, lr=0.1, schedule=schedule)
+
+
+@pytest.mark.parametrize("how", ["hook", "forward"])
+def test_losses_that_do_more_are_refused(how):
+    loss = nn.MSELoss()
+    if how == "hook":
+        loss.register_forward_hook(lambda module, args, output: 2 * output)
+    else:
+        loss.forward = lambda y, target: (y - target).abs().sum()
+    with pytest.raises(NotImplementedError, match="loss has hooks or a forward of its own"):
+        fit(net(), X, Y, steps=1, lr=0.1, loss=loss)
+
+
+def test_data_in_the_weights_memory_are_refused():
+    model = net()
+    weight = model.linear1.weight.detach()
+    for x, y, others, what in (
+        (weight, torch.ones(4, 2), {}, "x shares memory with linear1.weight"),
+        (weight.numpy(), torch.ones(4, 2), {}, "x shares memory with linear1.weight"),
+        (torch.ones(4, 3), model.linear2.weight.detach().T, {}, "y shares memory with linear2"),
+        (torch.ones(4, 3), torch.ones(4, 2), {"sample_weight": weight[:, 0]}, "sample_weight"),
+    ):
+        with pytest.raises(NotImplementedError, match=what):
+            fit(model, x, y, steps=1, lr=0.1, **others)
+
+
+def test_weights_that_lie_between_each_other_are_trained():
+    wide = torch.randn(4, 5)
+    model = FusedTwoLayer(3, 4, 2, bias=False)
+    model.linear1.weight = nn.Parameter(wide[:, :3])
+    model.linear2.weight = nn.Parameter(wide[:, 3:].T)
+    before = wide.clone()
+    fit(model, X, Y, steps=1, lr=0.1)
+    assert not torch.equal(wide[:, :3], before[:, :3])
+    assert not torch.equal(wide[:, 3:], before[:, 3:])
 
 
 def test_a_frozen_model_is_refused():
@@ -138,6 +245,16 @@ def test_autocast_is_refused():
         pytest.raises(NotImplementedError, match="autocast"),
     ):
         fit(net(), X, Y, steps=1, lr=0.1)
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(NotImplementedError, match="inference_mode"):
+        fit(net(), X, Y, steps=1, lr=0.1)
+
+
+def test_a_half_precision_model_wants_data_of_its_own():
+    with pytest.raises(TypeError, match="bfloat16, got float64"):
+        fit(net().bfloat16(), X.double().numpy(), Y.bfloat16(), steps=1, lr=0.1)
 
 
 def test_what_wants_to_see_operators_is_refused():

@@ -233,6 +233,119 @@ def test_a_state_that_cannot_be_written_is_carried_on_in_a_copy():
     np.testing.assert_array_equal(kept, before)
 
 
+def data(samples=6):
+    rng = np.random.default_rng(0)
+    return (
+        rng.random((samples, 3)),
+        rng.random((samples, 2)),
+        rng.random((4, 3)),
+        rng.random((2, 4)),
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_a_part_of_a_wider_array_is_trained_with_any_state(optimizer):
+    x, y, w1, w2 = data()
+    wide = np.zeros((4, 8))
+    wide[:, 1:4] = w1
+    options = {"optimizer": optimizer, "lr": 0.01, "steps": 5}
+    options |= {"momentum": 0.9} if optimizer != "adam" else {}
+    states = {}, {}
+    copies = w2.copy(), w2.copy()
+    wanted = fit(x, y, w1, copies[0], state=states[0], **options)
+    found = fit(x, y, wide[:, 1:4], copies[1], state=states[1], **options)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(wide[:, 1:4], w1)
+    assert not wide[:, 4:].any()
+
+
+def test_weights_that_share_memory_are_refused():
+    square, x4 = np.ones((4, 4)), np.ones((6, 4))
+    b = np.zeros(4)
+    for arguments, words in (
+        ((x4, x4, square, square), "w1 and w2 share memory"),
+        ((x4, x4, square, square.T), "w1 and w2 share memory"),
+        ((x4, x4, square, square.copy(), b, b), "b1 and b2 share memory"),
+        ((x4, square, square.copy(), square), "as many rows"),
+        ((square, np.ones((4, 4)), square, np.ones((4, 4))), "x and w1 share memory"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fit(*arguments, steps=1)
+
+
+def test_momentum_that_is_turned_on_begins_with_the_gradient():
+    x, y, w1, w2 = data()
+    tensors = [torch.tensor(w, requires_grad=True) for w in (w1, w2)]
+    wanted, state, found = [], {}, []
+    optimizer = torch.optim.SGD(tensors, lr=0.01)
+    for momentum, dampening in ((0.0, 0.0), (0.9, 0.3)):
+        optimizer.param_groups[0].update(momentum=momentum, dampening=dampening)
+        for _ in range(3):
+            hidden = (torch.tensor(x) @ tensors[0].T).relu()
+            loss = (hidden @ tensors[1].T - torch.tensor(y)).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            wanted.append(loss.item())
+        options = {"momentum": momentum, "dampening": dampening, "lr": 0.01}
+        found.extend(fit(x, y, w1, w2, steps=3, state=state, **options))
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+BAD_OPTIONS = {
+    "momentum": (ValueError, "momentum must be at least 0", {"momentum": -1.0}),
+    "nesterov": (ValueError, "nesterov needs a momentum", {"nesterov": True}),
+    "lr": (TypeError, "lr must be a number, got 'a'", {"lr": "a"}),
+    "negative": (ValueError, "lr must be at least 0, got -1", {"lr": -1}),
+    "betas": (ValueError, "betas must be from 0", {"optimizer": "adam", "betas": (1, 0.9)}),
+    "flag": (TypeError, "maximize must be a bool", {"maximize": 1}),
+    "loss option": (
+        TypeError,
+        "mse_sum has no option class_weights; it has none",
+        {"loss_options": {"class_weights": [1, 5]}},
+    ),
+    "penalty": (ValueError, "l2_penalty must be finite", {"l2_penalty": np.inf}),
+    "rng": (TypeError, "must be a numpy.random.Generator, got int", {"rng": 0}),
+    "callback": (TypeError, "callback must be callable", {"callback": 3}),
+    "state": (
+        ValueError,
+        "state holds w1.exp_avg, which is nothing of sgd's",
+        {"state": {"w1.exp_avg": np.zeros((4, 3)), "step": np.array(3)}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_options_are_refused_with_nothing_written(case):
+    error, words, options = BAD_OPTIONS[case]
+    x, y, w1, w2 = data()
+    before = w1.copy(), w2.copy()
+    with pytest.raises(error, match=words):
+        fit(x, y, w1, w2, **({"steps": 1} | options))
+    np.testing.assert_array_equal(w1, before[0])
+    np.testing.assert_array_equal(w2, before[1])
+
+
+def test_a_refused_state_is_left_as_it_was():
+    x, y, w1, w2 = data()
+    state = {"w2.exp_avg": np.zeros((3, 3))}
+    with pytest.raises(ValueError, match="shape"):
+        fit(x, y, w1, w2, steps=1, optimizer="adam", state=state)
+    assert list(state) == ["w2.exp_avg"]
+
+
+def test_classes_that_a_callback_spoils_end_the_run():
+    x, _, w1, w2 = data()
+    classes = np.array([0, 1, 0, 1, 0, 1])
+
+    def spoil(step, losses):
+        classes[3] = 10**11
+
+    options = {"loss": "cross_entropy", "loss_options": {"class_weight": [1.0, 2.0]}}
+    with pytest.raises(IndexError, match=r"y\[3\] is no class"):
+        fit(x, classes, w1, w2, steps=4, callback=spoil, callback_every=2, **options)
+
+
 def test_torch_is_not_imported():
     code = (
         "import sys; sys.modules['torch'] = None\n"

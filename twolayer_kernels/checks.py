@@ -7,6 +7,7 @@ rules are the same for torch tensors and NumPy arrays, so neither is imported.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 BACKENDS = ("cpu", "triton", "torch", "reference")
@@ -170,6 +171,25 @@ def check_count(op: str, name: str, value: Any) -> None:
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{op}: {name} must be >= 1, got {value}")
+
+
+def check_smoothing(op: str, smoothing: Any) -> None:
+    if isinstance(smoothing, bool) or not isinstance(smoothing, int | float):
+        raise TypeError(f"{op}: label_smoothing must be a number, got {smoothing!r}")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{op}: label_smoothing must be from 0 to 1, got {smoothing}")
+
+
+def check_penalty(op: str, penalty: Any) -> None:
+    if isinstance(penalty, bool) or not isinstance(penalty, int | float):
+        raise TypeError(f"{op}: l2_penalty must be a number, got {penalty!r}")
+    if not math.isfinite(penalty):
+        raise ValueError(f"{op}: l2_penalty must be finite, got {penalty}")
+
+
+def check_callback(op: str, callback: Any) -> None:
+    if callback is not None and not callable(callback):
+        raise TypeError(f"{op}: callback must be callable, got {type(callback).__name__}")
 
 
 def check_classes(op: str, classes: Any, outputs: int, ignored: int) -> None:

@@ -35,7 +35,8 @@ struct Adam {
     e.state[0] += S(take1) * (e.grad - e.state[0]);
     e.state[1] = S(keep2) * e.state[1] + S(take2) * (e.grad * e.grad);
     Vec<S> second = e.state[1];
-    if (amsgrad) second = e.state[2] = e.state[2] < second ? second : e.state[2];
+    // As torch's maximum: NaN where one of them is.
+    if (amsgrad) second = e.state[2] = e.state[2] >= second ? e.state[2] : second + 0 * e.state[2];
     const Vec<S> denominator = square_root<S>(second) * S(inverse_correction2) + S(eps);
     e.w -= S(step_size) * e.state[0] / denominator;
   }

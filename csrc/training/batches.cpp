@@ -67,6 +67,13 @@ double Batches<T>::weight() const {
 }
 
 template <class T>
+Index Batches<T>::bad_sample() const {
+  Index bad = -1;
+  for (const Own& own : owns) bad = std::max(bad, own.bad_sample[in_use]);
+  return bad;
+}
+
+template <class T>
 void Batches<T>::begin(const TrainingData<T>& its_data, const Steps& its_steps) {
   data = its_data;
   steps = its_steps;
@@ -117,7 +124,7 @@ void Batches<T>::bring_in(Index thread) {
     kernel.gather(own_numbers, rows.size(), plan.out_features, data.target.from_row(own_first),
                   place.from_row(rows.begin));
   }
-  if (data.weight || data.classes) own.weight[1 - in_use] = weigh(batch, rows);
+  if (data.weight || data.classes) weigh(batch, rows, own);
 }
 
 // All of the samples' features, for one thread.
@@ -143,17 +150,21 @@ void Batches<T>::pack_x(const Batch<T>& batch, Own& own) {
                       own.x_transposed_packed.at_least(kernel.packed_bytes(in, batch.rows)));
 }
 
-// Writes the samples' classes, below 0 where they are ignored; returns the weight of all of them.
+// Writes the samples' classes, below 0 where they are ignored, and sums up their weights. A class
+// is read once: who else may write to it, no other one can be meant than the one looked at.
 template <class T>
-double Batches<T>::weigh(Batch<T>& batch, Range rows) {
+void Batches<T>::weigh(Batch<T>& batch, Range rows, Own& own) {
   const S* const class_weight = plan.loss_options.class_weight;
   double sum = 0;
+  Index bad_sample = -1;
   for (Index i = rows.begin; i < rows.end; ++i) {
     double weight = data.weight ? double(batch.weight.template data<S>()[i]) : 1;
     if (data.classes) {
       const Index sample = numbers ? numbers[i] : first + i;
       const std::int64_t cls = data.classes.data[sample * data.classes.stride];
-      const bool ignored = cls == plan.ignored_class;
+      const bool known = 0 <= cls && cls < plan.out_features;
+      if (!known && cls != plan.ignored_class) bad_sample = sample;
+      const bool ignored = cls == plan.ignored_class || !known;
       batch.classes.template data<Class<T>>()[i] = ignored ? -1 : Class<T>(cls);
       if (ignored) {
         weight = 0;
@@ -163,7 +174,8 @@ double Batches<T>::weigh(Batch<T>& batch, Range rows) {
     }
     sum += weight;
   }
-  return sum;
+  own.weight[1 - in_use] = sum;
+  own.bad_sample[1 - in_use] = bad_sample;
 }
 
 template class Batches<float>;

@@ -52,6 +52,8 @@ class Batches {
   bool are_weighted() const { return bool(data.weight); }
   // Of the current batch's samples, in sum, their classes' weights included; 0 for those ignored.
   double weight() const;
+  // A sample of the current batch whose class is none of the outputs, -1 where there is none.
+  Index bad_sample() const;
   // The samples that are a thread's: it brings them in, and finds their losses.
   Range part_of(Index rows, Index thread) const;
 
@@ -71,11 +73,12 @@ class Batches {
     Matrix<const T> x;
     ScratchBuffer x_rows, x_packed, x_transposed_packed;
     double weight[2] = {};
+    Index bad_sample[2] = {-1, -1};
   };
 
   Batch<T>& next() { return batches[1 - in_use]; }
   void pack_x(const Batch<T>& batch, Own& own);
-  double weigh(Batch<T>& batch, Range rows);
+  void weigh(Batch<T>& batch, Range rows, Own& own);
 
   const TrainingPlan<T>& plan;
   const Layout layout;

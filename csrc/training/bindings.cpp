@@ -8,6 +8,8 @@
 
 #include <memory>
 #include <optional>
+#include <stdexcept>
+#include <string>
 
 #include "../arguments.h"
 #include "training.h"
@@ -224,6 +226,10 @@ class PyTraining {
                        order ? &*order : nullptr, first, size, rates ? &*rates : nullptr, losses,
                        seconds, stop_at_nonfinite, neighbour});
     taken += outcome.done;
+    if (outcome.bad_sample >= 0) {
+      throw std::out_of_range("fit: y[" + std::to_string(outcome.bad_sample) +
+                              "] is no class of the network's any more, and no ignored one");
+    }
     return py::make_tuple(outcome.done, outcome.nonfinite);
   }
 

@@ -60,6 +60,8 @@ struct Steps {
 struct Outcome {
   Index done = 0;          // whole steps
   bool nonfinite = false;  // the loss after these was no finite number; its step was not taken
+  // The sample after these steps whose class is none of the outputs; its step was not taken.
+  Index bad_sample = -1;
 };
 
 }  // namespace twolayer

@@ -123,12 +123,6 @@ Training<T>::Training(const TrainingPlan<T>& given)
     progress.options[i] = plan.parameters[i].options;
     progress.taken[i] = plan.parameters[i].steps;
   }
-  for (const int which : {W1, W2}) {
-    const Parameter<T>& p = plan.parameters[which];
-    if (plan.penalty == 0 || p.moves) continue;
-    frozen_squares += sum_of_squares(p.values, which == W1 ? hidden : out,
-                                     which == W1 ? plan.in_features : hidden);
-  }
 }
 
 // Calls PHASE for each thread. What is called stands in the program and in `this`: no thread has to
@@ -355,10 +349,24 @@ bool Training<T>::step(const Steps& steps, Index index, double* loss) {
   return true;
 }
 
+// Of the weights that stay, which others may have changed since the last run.
+template <class T>
+double Training<T>::find_frozen_squares() const {
+  double squares = 0;
+  for (const int which : {W1, W2}) {
+    const Parameter<T>& p = plan.parameters[which];
+    if (plan.penalty == 0 || p.moves) continue;
+    squares += sum_of_squares(p.values, which == W1 ? plan.hidden_features : plan.out_features,
+                              which == W1 ? plan.in_features : plan.hidden_features);
+  }
+  return squares;
+}
+
 template <class T>
 Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double* losses) {
   Outcome outcome;
   if (steps.count == 0) return outcome;
+  frozen_squares = find_frozen_squares();
   const Index end = now() + Index(std::min(steps.seconds, 1e9) * 1e9);
   const auto take_steps = [&] {
     batches.begin(data, steps);
@@ -366,6 +374,8 @@ Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double
     on_all_threads<&Training::bring_in>();
     batches.turn();
     while (outcome.done < steps.count && (outcome.done == 0 || now() < end)) {
+      outcome.bad_sample = batches.bad_sample();
+      if (outcome.bad_sample >= 0) break;
       outcome.nonfinite = !step(steps, outcome.done, losses + outcome.done);
       if (outcome.nonfinite) break;
       ++outcome.done;

@@ -58,6 +58,7 @@ class Training {
   void on_all_threads();
 
   Matrix<T> hidden_view(const ScratchBuffer& buffer, const Slice& slice) const;
+  double find_frozen_squares() const;
   void find_numbers(const Steps& steps, Index step);
   bool step(const Steps& steps, Index index, double* loss);
   void forward(Index thread);

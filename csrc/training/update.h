@@ -19,6 +19,8 @@ void update_elements(const Update<T>& u, Index at, Index stride, Index rows, Ind
   const Vec<S> sign = S(u.factors.flags[0] ? -1 : 1) - Vec<S>{};
   const Vec<S> penalty = S(u.penalty) - Vec<S>{};
   const Vec<S> decay = S(u.factors.decay) - Vec<S>{}, keep = S(u.factors.keep) - Vec<S>{};
+  // Nothing times an infinite weight is NaN.
+  const bool is_penalised = u.penalty != 0, decays = u.factors.decay != 0;
   Vec<S> squares = {};
   const auto step = [&](Index i, const S* g, int n) {
     Element<Vec<S>, Rule::STATES> e;
@@ -27,7 +29,10 @@ void update_elements(const Update<T>& u, Index at, Index stride, Index rows, Ind
       e.state[s] = u.states[s] ? widen(u.states[s] + i, n) : Vec<S>{};
     }
     squares += e.w * e.w;
-    e.grad = sign * (load_first(g, n) + penalty * e.w) + decay * e.w;
+    e.grad = load_first(g, n);
+    if (is_penalised) e.grad += penalty * e.w;
+    e.grad *= sign;
+    if (decays) e.grad += decay * e.w;
     e.w *= keep;
     rule.template step<S>(e);
     narrow(u.parameter + i, e.w, n);

@@ -9,6 +9,8 @@ from .batches import Chunk as Chunk
 from .batches import Draw as Draw
 from .batches import Numbers as Numbers
 from .batches import Samples as Samples
+from .memory import overlaps_itself as overlaps_itself
+from .memory import share_memory as share_memory
 from .steps import Mover as Mover
 from .steps import NonFiniteLoss as NonFiniteLoss
 from .steps import Reals as Reals

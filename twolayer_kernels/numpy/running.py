@@ -29,6 +29,31 @@ def _states(optimizer: str, options: dict[str, Any]) -> tuple[str | None, ...]:
     return _MOMENTS if options["amsgrad"] else (*_MOMENTS[:2], None)
 
 
+def _check_state(
+    optimizer: str, options: dict[str, Any], parameters: tuple[Array | None, ...], state: State
+) -> set[str]:
+    """The names of what the state holds, if it is one of this optimizer's for these parameters."""
+    possible = _states(optimizer, {**options, "momentum": 1.0, "centered": True, "amsgrad": True})
+    likes = {
+        f"{name}.{key}": array
+        for name, array in zip(_NAMES, parameters, strict=True)
+        if array is not None
+        for key in possible
+    }
+    for key, kept in state.items():
+        if key == "step":
+            continue
+        if key not in likes:
+            raise ValueError(f"fit: state holds {key}, which is nothing of {optimizer}'s here")
+        like = likes[key]
+        if kept.shape != like.shape or kept.dtype != like.dtype:
+            raise ValueError(
+                f"fit: state[{key!r}] must have shape {like.shape} and dtype {like.dtype}, got"
+                f" {kept.shape} and {kept.dtype}"
+            )
+    return set(state)
+
+
 class _Place:
     """A parameter, and where the engine moves it: in place, or in a copy that is adjacent."""
 
@@ -36,8 +61,7 @@ class _Place:
         if not array.flags.writeable:
             raise ValueError(f"fit: {name} is trained in place and must be writeable")
         self.original = array
-        strides = [s for s, n in zip(array.strides, array.shape, strict=True) if n > 1]
-        fits = array.flags.aligned and (not strides or min(strides) == array.itemsize)
+        fits = array.flags.aligned and array.flags.forc  # states are laid out likewise
         self.used = array if fits else np.ascontiguousarray(array)
 
     def read(self) -> None:
@@ -67,6 +91,7 @@ class Run:
         movers: list[Mover | None] = []
         used: list[Array | None] = []
         self._before = int(state.get("step", 0))
+        known = _check_state(optimizer, options, parameters, state)
         told = {key: value for key, value in options.items() if key != "betas"}
         if "betas" in options:
             told["beta1"], told["beta2"] = options["betas"]
@@ -82,7 +107,9 @@ class Run:
                 None if key is None else self._state_of(f"{name}.{key}", place.used)
                 for key in _states(optimizer, options)
             ]
-            movers.append({**told, "states": states, "steps": self._before})
+            # A momentum that there was none of begins with the gradient, whole.
+            begins = optimizer == "sgd" and f"{name}.momentum_buffer" not in known
+            movers.append({**told, "states": states, "steps": 0 if begins else self._before})
         name, loss_options = loss
         self._training: Training = new_training(
             get_num_threads(), used, batch, optimizer, movers, name, loss_options
@@ -94,11 +121,6 @@ class Run:
         kept = self._state.get(key)
         if kept is None:
             kept = self._state[key] = np.zeros_like(like)
-        if kept.shape != like.shape or kept.dtype != like.dtype:
-            raise ValueError(
-                f"fit: state[{key!r}] must have shape {like.shape} and dtype {like.dtype}, got"
-                f" {kept.shape} and {kept.dtype}"
-            )
         if kept.strides != like.strides or not kept.flags.writeable:
             moved = self._state[key] = np.empty_like(like)
             moved[...] = kept

@@ -19,6 +19,8 @@ from ..engine import (
     Samples,
     Schedule,
     Walk,
+    overlaps_itself,
+    share_memory,
 )
 from .network import CHECKS, Array, regular
 from .running import Run, State
@@ -91,6 +93,60 @@ def _samples(
         )
     checks.check_classes("fit", y, outputs, ignored)
     return Samples(regular(x), None, np.ascontiguousarray(y), weight)
+
+
+# What a loss may be told besides.
+_LOSS_OPTIONS: dict[str, tuple[str, ...]] = {
+    "mse_sum": (),
+    "mse_mean": (),
+    "cross_entropy": ("class_weight", "label_smoothing", "ignore_index", "mean"),
+    "bce_with_logits": ("pos_weight", "mean"),
+}
+_FLAGS = ("nesterov", "maximize", "amsgrad", "centered")
+
+
+def _check_options(optimizer: str, options: dict[str, Any]) -> None:
+    """As torch.optim's constructors do."""
+    for name, value in options.items():
+        if name in _FLAGS:
+            if not isinstance(value, bool | np.bool_):
+                raise TypeError(f"fit: {name} must be a bool, got {value!r}")
+            continue
+        if name == "betas" and (not isinstance(value, tuple | list) or len(value) != 2):
+            raise TypeError(f"fit: betas must be two numbers, got {value!r}")
+        for number in value if name == "betas" else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float | np.number):
+                raise TypeError(f"fit: {name} must be a number, got {number!r}")
+            if not (0 <= number < 1 if name == "betas" else name == "dampening" or number >= 0):
+                allowed = "from 0 to below 1" if name == "betas" else "at least 0"
+                raise ValueError(f"fit: {name} must be {allowed}, got {number}")
+    if options.get("nesterov") and (options["momentum"] <= 0 or options["dampening"] != 0):
+        raise ValueError("fit: nesterov needs a momentum above 0 and no dampening")
+
+
+def _told_loss(loss: str, given: dict[str, Any], penalty: float) -> tuple[str, dict[str, Any]]:
+    unknown = [name for name in given if name not in _LOSS_OPTIONS[loss]]
+    if unknown:
+        known = ", ".join(_LOSS_OPTIONS[loss]) or "none"
+        raise TypeError(f"fit: {loss} has no option {', '.join(unknown)}; it has {known}")
+    checks.check_penalty("fit", penalty)
+    checks.check_smoothing("fit", given.get("label_smoothing", 0.0))
+    name, defaults = _LOSSES[loss]
+    return name, {"ignore_index": -100, **defaults, **given, "penalty": penalty}
+
+
+def _check_memory(samples: Samples, parameters: dict[str, Array | None]) -> None:
+    """What is trained shares memory with nothing that is read, nor with itself."""
+    seen = {"x": samples.x, "y": samples.target, "sample_weight": samples.weight}
+    for name, array in parameters.items():
+        if array is None:
+            continue
+        if overlaps_itself(array.shape, tuple(s // array.itemsize for s in array.strides)):
+            raise ValueError(f"fit: {name} holds an element twice")
+        for other, another in seen.items():
+            if another is not None and share_memory(array, another):
+                raise ValueError(f"fit: {other} and {name} share memory")
+        seen[name] = array
 
 
 def _draw_from(random: np.random.Generator) -> Draw:
@@ -185,10 +241,13 @@ def fit(
     if unknown:
         raise TypeError(f"fit: {optimizer} has no option {', '.join(unknown)}")
     chosen = {**_OPTIONS[optimizer], **options, **({} if lr is None else {"lr": lr})}
-    name, defaults = _LOSSES[loss]
-    told_loss = {**defaults, **(loss_options or {}), "penalty": l2_penalty}
-    ignored = told_loss.setdefault("ignore_index", -100)
-    samples = _samples(loss, ignored, x, y, sample_weight, w2.shape[0])
+    _check_options(optimizer, chosen)
+    checks.check_callback("fit", callback)
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"fit: rng must be a numpy.random.Generator, got {type(rng).__name__}")
+    name, told_loss = _told_loss(loss, loss_options or {}, l2_penalty)
+    samples = _samples(loss, told_loss["ignore_index"], x, y, sample_weight, w2.shape[0])
+    _check_memory(samples, {"w1": w1, "w2": w2, "b1": b1, "b2": b2})
     draw = _draw_from(rng or np.random.default_rng()) if shuffle and batch_size else None
     batches = Batches(len(x), batch_size, draw)
     if epochs is not None:

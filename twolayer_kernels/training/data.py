@@ -11,24 +11,29 @@ from torch import Tensor
 from .. import checks
 from ..engine import Draw, Samples
 from .losses import Loss
-from .networks import Network
+from .networks import PARAMETERS, WRITE_THE_LOOP, Network, share_memory
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
+
+
+def _check_tensor(name: str, t: Tensor) -> None:
+    if t.layout is not torch.strided or t.device.type != "cpu" or t.is_nested:
+        layout = "a nested one" if t.is_nested else t.layout
+        raise ValueError(
+            f"fit: {name} must be a strided tensor on the cpu, got {layout} on {t.device}"
+        )
 
 
 def _values(name: str, values: Any, dtype: torch.dtype) -> Any:
     """A tensor or array of this dtype, in memory that the engine can read."""
     if isinstance(values, Tensor):
-        if values.layout is not torch.strided or values.device.type != "cpu":
-            raise ValueError(
-                f"fit: {name} must be a strided tensor on the cpu, got {values.layout} on"
-                f" {values.device}"
-            )
+        _check_tensor(name, values)
         if values.dtype != dtype:
             raise TypeError(f"fit: {name} must have the model's dtype {dtype}, got {values.dtype}")
         return values.detach().resolve_neg()
     if isinstance(values, np.ndarray):
-        if values.dtype != _NUMPY.get(dtype) or not values.dtype.isnative:
+        known = dtype in _NUMPY and values.dtype == _NUMPY[dtype]  # a dtype equals None, float64
+        if not known or not values.dtype.isnative:
             raise TypeError(f"fit: {name} must have the model's dtype {dtype}, got {values.dtype}")
         regular = all(stride % values.itemsize == 0 for stride in values.strides)
         return values if regular and values.flags.aligned else values.copy()
@@ -39,6 +44,7 @@ def _values(name: str, values: Any, dtype: torch.dtype) -> Any:
 
 def _classes(y: Any, loss: Loss, outputs: int) -> Any:
     if isinstance(y, Tensor):
+        _check_tensor("y", y)
         y = y.detach().numpy() if y.dtype == torch.int64 else y
     if not isinstance(y, np.ndarray) or y.dtype != np.int64:
         got = getattr(y, "dtype", type(y).__name__)
@@ -47,6 +53,19 @@ def _classes(y: Any, loss: Loss, outputs: int) -> Any:
         raise ValueError(f"fit: y must have shape (samples,) for this loss, got {tuple(y.shape)}")
     checks.check_classes("fit", y, outputs, loss.options["ignore_index"])
     return np.ascontiguousarray(y)
+
+
+def _weight(weight: Any, dtype: torch.dtype) -> Tensor:
+    """Of the samples: one number each."""
+    if isinstance(weight, Tensor):
+        _check_tensor("sample_weight", weight)
+        found = weight.detach().resolve_neg()
+    else:
+        native = np.asarray(weight).dtype.newbyteorder("=")
+        found = torch.from_numpy(np.array(weight, dtype=native))
+    if found.dtype.is_complex:
+        raise TypeError(f"fit: sample_weight must be real, got {found.dtype}")
+    return found.to(dtype)
 
 
 def samples_of(network: Network, loss: Loss, x: Any, y: Any, weight: Any) -> Samples:
@@ -77,11 +96,18 @@ def samples_of(network: Network, loss: Loss, x: Any, y: Any, weight: Any) -> Sam
     if rows != len(x):
         raise ValueError(f"fit: x and y must have as many rows, got {len(x)} and {rows}")
     if weight is not None:
-        weight = torch.as_tensor(weight).to(network.dtype)
+        weight = _weight(weight, network.dtype)
         if tuple(weight.shape) != (rows,):
             raise ValueError(
                 f"fit: sample_weight must have shape ({rows},), got {tuple(weight.shape)}"
             )
+    for name, values in (("x", x), ("y", target), ("sample_weight", weight)):
+        for place, p in zip(PARAMETERS, network, strict=True):
+            if values is not None and p is not None and share_memory(values, p):
+                raise NotImplementedError(
+                    f"fit: {name} shares memory with {place}, which it would not read"
+                    f" anew{WRITE_THE_LOOP}"
+                )
     return Samples(x, target, classes, weight)
 
 

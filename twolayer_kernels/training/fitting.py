@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -140,6 +141,10 @@ def fit(
             checks.check_count("fit", name, value)
     if nan not in ("stop", "continue"):
         raise ValueError(f"fit: nan must be 'stop' or 'continue', got {nan!r}")
+    checks.check_callback("fit", callback)
+    checks.check_penalty("fit", l2_penalty)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"fit: generator must be a torch.Generator, got {type(generator).__name__}")
     if torch.is_autocast_enabled("cpu"):
         raise NotImplementedError(f"fit: it trains without autocast{WRITE_THE_LOOP}")
     of_torch = _optimizer_of(model, optimizer, lr, options)
@@ -148,7 +153,13 @@ def fit(
     told_loss = known_losses.loss_of(loss, network.out_features)
     run = Run(network, lambda: network_of(model), movers, told_loss, l2_penalty, nan == "stop")
     if isinstance(x, DataLoader):
-        for name, given in (("y", y), ("sample_weight", sample_weight), ("batch_size", batch_size)):
+        of_loader = {
+            "y": y,
+            "sample_weight": sample_weight,
+            "batch_size": batch_size,
+            "generator": generator,
+        }
+        for name, given in of_loader.items():
             if given is not None:
                 raise ValueError(f"fit: {name} comes from the DataLoader, got it besides")
         source: Source = _Loader(x, lambda *batch: samples_of(network, told_loss, *batch))
@@ -179,6 +190,7 @@ class _Loader(Source):
     def __init__(self, loader: Iterable[Any], read: Callable[..., Samples]) -> None:
         self._loader, self._read = loader, read
         self._batches: Iterator[Any] = iter(())
+        self._taken = 0  # of the iterator's batches
         try:
             self.per_epoch = max(1, len(loader))  # type: ignore[arg-type]
         except TypeError as error:  # of a stream
@@ -190,8 +202,9 @@ class _Loader(Source):
         for _ in range(2):
             batch = next(self._batches, None)
             if batch is not None:
+                self._taken += 1
                 return batch
-            self._batches = iter(self._loader)
+            self._batches, self._taken = iter(self._loader), 0
         raise ValueError("fit: the DataLoader hands out no batches")
 
     def chunks(self, begin: int, end: int) -> Iterator[tuple[Samples, Chunk]]:
@@ -201,3 +214,6 @@ class _Loader(Source):
                 raise TypeError("fit: the DataLoader must hand out pairs (x, y) or (x, y, weight)")
             samples = self._read(*batch, *([None] if len(batch) == 2 else []))
             yield samples, Batches(len(samples.x), None, None).chunk(0, 1)._replace(begin=step)
+            if self._taken == self.per_epoch:  # a loop would ask once more, and samplers draw then
+                more = list(itertools.islice(self._batches, 1))
+                self._batches = itertools.chain(more, self._batches)

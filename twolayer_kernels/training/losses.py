@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from .. import checks, transparency
 from .networks import WRITE_THE_LOOP
 
 
@@ -47,6 +48,7 @@ def _squared_error(loss: nn.MSELoss, outputs: int) -> Loss:
 
 
 def _cross_entropy(loss: nn.CrossEntropyLoss, outputs: int) -> Loss:
+    checks.check_smoothing("fit", loss.label_smoothing)
     options = {
         "mean": _reduced(loss),
         "label_smoothing": loss.label_smoothing,
@@ -95,5 +97,9 @@ def loss_of(loss: Any, outputs: int) -> Loss:
         raise TypeError(
             f"fit: loss must be one of {', '.join(_NAMES)} or torch.nn's {known}, got"
             f" {type(loss).__name__}{WRITE_THE_LOOP}"
+        )
+    if transparency.is_observed(loss) or "forward" in vars(loss):
+        raise NotImplementedError(
+            f"fit: the loss has hooks or a forward of its own{WRITE_THE_LOOP}"
         )
     return _MODULES[type(loss)](loss, outputs)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .. import dispatch, transparency
+from .. import dispatch, engine, transparency
 from ..chains import FusedActivation, FusedFirst, FusedSecond
 from ..modules import FusedTwoLayer, TwoLayerNet
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+PARAMETERS = ("linear1.weight", "linear2.weight", "linear1.bias", "linear2.bias")
 
 WRITE_THE_LOOP = (
     "; write the loop then: loss = loss_fn(model(x), y); optimizer.zero_grad(); loss.backward();"
@@ -89,18 +91,17 @@ def network_of(model: nn.Module) -> Network:
         TypeError: ``model`` is no two-layer network.
         NotImplementedError: hooks, replaced layers, a device or dtype that the engine lacks.
     """
+    if torch.is_inference_mode_enabled():
+        raise _refuse("there are no gradients in torch.inference_mode()")
     if not isinstance(model, nn.Module):
         raise TypeError(f"fit: model must be a torch.nn.Module, got {type(model).__name__}")
     first, second, activation = _layers(model)
     _check_unseen(
         model, {"linear1": first, "linear2": second}, [] if activation is None else [activation]
     )
-    named: dict[str, Tensor | None] = {
-        "linear1.weight": first._parameters["weight"],
-        "linear2.weight": second._parameters["weight"],
-        "linear1.bias": first._parameters["bias"],
-        "linear2.bias": second._parameters["bias"],
-    }
+    layers = (first, second)
+    found = [layer._parameters[kind] for kind in ("weight", "bias") for layer in layers]
+    named: dict[str, Tensor | None] = dict(zip(PARAMETERS, found, strict=True))
     for name, parameter in named.items():
         if parameter is not None and type(parameter) is not nn.Parameter:
             raise _refuse(f"{name} is a {type(parameter).__name__}, not a plain nn.Parameter")
@@ -112,12 +113,30 @@ def network_of(model: nn.Module) -> Network:
     return network
 
 
+def _array(t: Any) -> Any:
+    """A tensor's memory as an array; arrays as they are."""
+    if not isinstance(t, Tensor):
+        return t
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()]
+    plain = torch._neg_view(t.detach()) if t.is_neg() else t.detach()
+    return plain.view(kind).numpy()
+
+
+def share_memory(a: Any, b: Any) -> bool:
+    """Whether two tensors or arrays on the CPU have an element's memory in common."""
+    return engine.share_memory(_array(a), _array(b))
+
+
 def _check_parameters(named: dict[str, Tensor | None], network: Network) -> None:
     for name, parameter in named.items():
         if parameter is None:
             continue
         if parameter.device.type != "cpu":
             raise _refuse(f"{name} is on {parameter.device}, and it trains on the CPU")
+        if parameter.is_inference():
+            raise _refuse(f"{name} was made in inference mode and has no gradients")
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise _refuse(f"{name} has hooks on its gradient")
         if parameter.dtype not in DTYPES:
             raise _refuse(f"{name} is {parameter.dtype}, which no kernel of ours has")
         if parameter.dtype != network.dtype:
@@ -131,6 +150,10 @@ def _check_parameters(named: dict[str, Tensor | None], network: Network) -> None
             f"fit: linear2 must have in_features = linear1's out_features = {network.w1.shape[0]},"
             f" got {network.w2.shape[1]}"
         )
-    trained = [p.data_ptr() for p in network if p is not None and p.numel() > 0]
-    if len(set(trained)) != len(trained):
-        raise _refuse("two of the parameters share their memory")
+    present = [(name, p) for name, p in named.items() if p is not None and p.numel() > 0]
+    for i, (name, p) in enumerate(present):
+        if engine.overlaps_itself(p.shape, p.stride()):
+            raise _refuse(f"{name} holds an element twice")
+        for other, q in present[:i]:
+            if share_memory(p, q):
+                raise _refuse(f"{other} and {name} share memory")

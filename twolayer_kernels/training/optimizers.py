@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim import optimizer as of_torch
 
 from ..engine import Reals
 from .networks import WRITE_THE_LOOP, Network
@@ -98,6 +99,11 @@ def _lasting(kind: _Kind, group: Group) -> dict[str, Any]:
     return {k: v for k, v in _options(kind, group).items() if k not in _RATES}
 
 
+def _step_dtype() -> torch.dtype:
+    """Of the optimizer's count of steps, as torch keeps it; half precision would stick at 256."""
+    return torch.float64 if torch.get_default_dtype() is torch.float64 else torch.float32
+
+
 def _alike(t: Tensor) -> Tensor:
     return torch.zeros_like(t, memory_format=torch.preserve_format)
 
@@ -136,7 +142,7 @@ class Mover:
         if self.kind.counts:
             kept = state.get("step")
             if kept is None:
-                state["step"] = torch.tensor(float(self.steps + steps))
+                state["step"] = torch.tensor(float(self.steps + steps), dtype=_step_dtype())
             else:
                 state["step"] = kept.fill_(self.steps + steps)
         for name, tensor in self.states.items():
@@ -149,7 +155,14 @@ def _check_group(group: Group) -> None:
             raise NotImplementedError(f"fit: the optimizer has {flag}=True{WRITE_THE_LOOP}")
 
 
-_OPTIMIZER_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+def _hooks_of(optimizer: Optimizer) -> tuple[Any, ...]:
+    """What is called around its steps, if anything."""
+    return (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        of_torch._global_optimizer_pre_hooks,
+        of_torch._global_optimizer_post_hooks,
+    )
 
 
 class Movers:
@@ -172,9 +185,14 @@ class Movers:
 
     def look(self, network: Network) -> None:
         """Takes the parameters', groups' and states' present condition for what moves them."""
-        if any(getattr(self.optimizer, hooks) for hooks in _OPTIMIZER_HOOKS):
+        if any(_hooks_of(self.optimizer)):
             raise NotImplementedError(
                 f"fit: the optimizer has step hooks, which it would not run{WRITE_THE_LOOP}"
+            )
+        step = vars(self.optimizer).get("step")  # a scheduler wraps it
+        if step is not None and not getattr(step, "_wrapped_by_lr_sched", False):
+            raise NotImplementedError(
+                f"fit: the optimizer has a step of its own, which it would not run{WRITE_THE_LOOP}"
             )
         groups = self._groups()
         if not any(id(p) in groups for p in network if p is not None):
@@ -199,7 +217,7 @@ class Movers:
     def condition(self, network: Network) -> list[Any]:
         """What :meth:`look` would see, besides rates and the values in parameters and states."""
         groups = self._groups()
-        found: list[Any] = [[getattr(self.optimizer, hooks) for hooks in _OPTIMIZER_HOOKS]]
+        found: list[Any] = [any(_hooks_of(self.optimizer)), vars(self.optimizer).get("step")]
         for p in network:
             group = None if p is None or not p.requires_grad else groups.get(id(p))
             if p is None or group is None:
@@ -228,11 +246,16 @@ class Movers:
         Raises:
             NotImplementedError: it changes more than rates.
         """
-        before = self._lasting()
+        before, wanted = self._lasting(), self._wants()
         rates = []
         for step in range(count):
             rates.append(self.constant_rates(1))
             advance(step)
+            if self._wants() != wanted:
+                raise NotImplementedError(
+                    "fit: the schedule turns momentum on or off, which it may do with"
+                    f" schedule_per='epoch' alone{WRITE_THE_LOOP}"
+                )
         changed = [
             name
             for old, new in zip(before, self._lasting(), strict=True)
@@ -249,7 +272,11 @@ class Movers:
     def _lasting(self) -> list[dict[str, Any]]:
         return [_lasting(mover.kind, mover.group) for mover in self.movers if mover is not None]
 
+    def _wants(self) -> list[tuple[bool, ...]]:
+        return [mover.kind.wants(mover.group) for mover in self.movers if mover is not None]
+
     def write_back(self, steps: int) -> None:
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers look for it
         for mover in self.movers:
             if mover is not None:
                 mover.write_back(self.optimizer, steps)

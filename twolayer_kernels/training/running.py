@@ -129,10 +129,10 @@ class Run:
     def _engine(self, batch: int) -> engine.Training:
         """An engine for batches of this size."""
         if self._training is None or batch > self._most:
-            self._before, self._most = self.taken, batch
+            self._before, self._most, self._training = self.taken, batch, None
             movers: list[engine.Mover | None] = []
             for told, mover in zip(self._movers, self.movers.movers, strict=True):
-                steps = 0 if mover is None else mover.steps + self.taken - self._at_set_up
+                steps = 0 if mover is None else mover.steps + self._before - self._at_set_up
                 movers.append(None if told is None else {**told, "steps": steps})
             self._training = engine.new_training(
                 torch.get_num_threads(),

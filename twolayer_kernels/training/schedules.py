@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -28,7 +29,7 @@ class ByStep(Schedule):
         self._ahead = count
         self._before = copy.deepcopy(self._scheduler.state_dict())
         self._groups = [
-            {key: value for key, value in group.items() if key != "params"}
+            {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
             for group in self._movers.optimizer.param_groups
         ]
         return self._movers.rates(count, lambda step: self._scheduler.step())
@@ -37,7 +38,11 @@ class ByStep(Schedule):
         if steps == self._ahead:
             return
         for group, before in zip(self._movers.optimizer.param_groups, self._groups, strict=True):
-            group.update(before)
+            for key, value in before.items():
+                if isinstance(value, Tensor):  # which schedulers write into
+                    group[key].copy_(value)
+                else:
+                    group[key] = value
         self._scheduler.load_state_dict(self._before)
         for _ in range(steps):
             self._scheduler.step()
