@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import checks
 from ..engine import Draw, Samples
 from .losses import Loss
-from .networks import PARAMETERS, WRITE_THE_LOOP, Network, share_memory
+from .networks import PARAMETERS, WRITE_THE_LOOP, Network, extent, share_memory
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
 
@@ -101,9 +101,13 @@ def samples_of(network: Network, loss: Loss, x: Any, y: Any, weight: Any) -> Sam
             raise ValueError(
                 f"fit: sample_weight must have shape ({rows},), got {tuple(weight.shape)}"
             )
+    extents = [(0, 0) if p is None else extent(p) for p in network]
     for name, values in (("x", x), ("y", target), ("sample_weight", weight)):
-        for place, p in zip(PARAMETERS, network, strict=True):
-            if values is not None and p is not None and share_memory(values, p):
+        if values is None:
+            continue
+        begin, end = extent(values)
+        for place, p, (first, last) in zip(PARAMETERS, network, extents, strict=True):
+            if begin < last and first < end and share_memory(values, p):
                 raise NotImplementedError(
                     f"fit: {name} shares memory with {place}, which it would not read"
                     f" anew{WRITE_THE_LOOP}"

@@ -96,7 +96,7 @@ def fit(
         sample_weight: ``(samples,)``: multiplies each sample's loss; a mean is then divided by the
             sum of the weights.
         schedule: a scheduler of the given optimizer, or a function of the step, from 0 on, that
-            returns the learning rate.
+            returns the learning rate; asked for many steps ahead, so it must not look at the model.
         schedule_per: whether a scheduler is stepped after each ``"step"``, where it may change
             learning rates, momenta and first betas, or each ``"epoch"``.
         callback: called as ``callback(steps_done, losses_so_far)`` with the model as it is then;

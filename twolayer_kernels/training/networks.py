@@ -113,6 +113,22 @@ def network_of(model: nn.Module) -> Network:
     return network
 
 
+def extent(t: Any) -> tuple[int, int]:
+    """The bytes from the first to the last that a tensor or array on the CPU has."""
+    if isinstance(t, Tensor):
+        begin, size = t.data_ptr(), t.element_size()
+        if t.is_contiguous():
+            return begin, begin + size * t.numel()
+        shape, strides = t.shape, [size * stride for stride in t.stride()]
+    else:
+        begin, size = t.__array_interface__["data"][0], t.itemsize
+        shape, strides = t.shape, t.strides
+    if 0 in shape:
+        return begin, begin
+    reaches = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
+    return begin + sum(r for r in reaches if r < 0), begin + size + sum(r for r in reaches if r > 0)
+
+
 def _array(t: Any) -> Any:
     """A tensor's memory as an array; arrays as they are."""
     if not isinstance(t, Tensor):
@@ -123,7 +139,11 @@ def _array(t: Any) -> Any:
 
 
 def share_memory(a: Any, b: Any) -> bool:
-    """Whether two tensors or arrays on the CPU have an element's memory in common."""
+    """Whether two tensors or arrays on the CPU have an element's memory in common.
+
+    Args:
+        a, b: what of each two one extent reaches into the other.
+    """
     return engine.share_memory(_array(a), _array(b))
 
 
@@ -151,9 +171,11 @@ def _check_parameters(named: dict[str, Tensor | None], network: Network) -> None
             f" got {network.w2.shape[1]}"
         )
     present = [(name, p) for name, p in named.items() if p is not None and p.numel() > 0]
+    extents = [extent(p) for _, p in present]
     for i, (name, p) in enumerate(present):
-        if engine.overlaps_itself(p.shape, p.stride()):
+        if not p.is_contiguous() and engine.overlaps_itself(p.shape, p.stride()):
             raise _refuse(f"{name} holds an element twice")
-        for other, q in present[:i]:
-            if share_memory(p, q):
+        begin, end = extents[i]
+        for (other, q), (first, last) in zip(present[:i], extents, strict=False):
+            if begin < last and first < end and share_memory(p, q):
                 raise _refuse(f"{other} and {name} share memory")
