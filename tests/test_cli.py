@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from twolayer_kernels import cli
+from twolayer_kernels.app import info as app_info
 from twolayer_kernels.app import train
 from twolayer_kernels.app.timing import Stopwatch, blocks
 
@@ -64,6 +65,14 @@ def test_info_names_versions_kernels_and_explanations(capsys):
 def test_info_where_the_kernels_are_missing(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "twolayer_kernels._cpu", None)
     assert "not available" in run("info", capsys=capsys).out
+
+
+def test_ctrl_c_is_said_and_ends_with_one(capsys, monkeypatch):
+    def stop(console):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app_info, "show", stop)
+    assert only_line(run("info", status=1, capsys=capsys)) == "twolayer: stopped"
 
 
 # The jobs.

@@ -153,6 +153,11 @@ def test_checkpoints_that_do_not_fit(saved, capsys):
         assert problem in line
 
 
+def test_a_classifiers_checkpoint_is_not_resumed_as_a_regression(saved, capsys):
+    problem = resume_problem(capsys, "--regression")
+    assert "was trained on classes, got --regression" in problem
+
+
 def test_a_checkpoint_of_other_data_or_options(saved, capsys):
     line = resume_problem(capsys, "--hidden", 9)
     assert "was trained with --hidden 8, got --hidden 9" in line

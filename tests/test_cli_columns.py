@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -50,6 +51,49 @@ def test_numbers_alone_are_not_told(capsys):
     out = train("d.csv", capsys=capsys).out
     assert out.startswith("d.csv: 4 training and 2 test samples, 1 features, 4 hidden, 2 outputs\n")
     assert "taken as" not in out
+
+
+def test_labels_are_classes_as_they_are_written(capsys):
+    write_table({"a": [*range(12)], "zip": ["01234", "1234", "+7"] * 4})
+    train("d.csv", "--save", "m.pt", capsys=capsys)
+    run("predict", "m.pt", "d.csv", "--out", "p.csv", "--probabilities", capsys=capsys)
+    header = Path("p.csv").read_text().splitlines()[0]
+    assert all(f"probability_{label}" in header for label in ("01234", "1234", "+7"))
+    train("d.csv", "--regression", capsys=capsys)
+
+
+def test_whole_numbers_beyond_int64_are_classes(capsys):
+    write_table({"a": [*range(8)], "id": [2**63, 2**63 + 1] * 4})
+    out = train("d.csv", capsys=capsys).out
+    assert "2 outputs" in out.splitlines()[0]
+
+
+@pytest.mark.parametrize("first", [2**60, 2**63])
+def test_whole_numbers_that_are_no_doubles(first, capsys):
+    ids = pa.array([first + i for i in range(12)], pa.uint64())
+    columns = {"id": ids, "x": [0.5 * i for i in range(12)], "y": ["p", "q"] * 6}
+    write_table(columns, "i.parquet")
+    out = train("i.parquet", capsys=capsys).out
+    assert "2 features" in out.splitlines()[0]
+
+
+def test_a_value_that_is_called_rare(capsys):
+    kinds = [("a rare value", "b", "c", f"u{i}")[i % 4] for i in range(60)]
+    write_table({"kind": kinds, "y": ["p", "q", "r"] * 20})
+    train("d.csv", "--save", "m.pt", capsys=capsys)
+    run("predict", "m.pt", "d.csv", "--out", "p.csv", capsys=capsys)
+    assert len(Path("p.csv").read_text().splitlines()) == 61
+
+
+def test_the_table_is_not_overwritten(capsys):
+    write_table({"a": [*range(8)], "y": ["p", "q"] * 4})
+    before = Path("d.csv").read_bytes()
+    said = only_line(run("train", "--data", "d.csv", "--save", "d.csv", status=2, capsys=capsys))
+    assert "would overwrite the table" in said
+    assert Path("d.csv").read_bytes() == before
+    arguments = ("--out", "o", "--save", "o/train.png")
+    said = only_line(run("train", "--data", "d.csv", *arguments, status=2, capsys=capsys))
+    assert "is where the picture goes" in said
 
 
 def test_rows_without_a_target_are_left_out(capsys):

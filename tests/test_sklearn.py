@@ -229,6 +229,15 @@ def test_pickles_go_on_where_they_were(kind):
     np.testing.assert_allclose(copy.coefs_[0], plain.coefs_[0], rtol=1e-9)
 
 
+def test_a_classifier_of_scikit_learns_may_become_ours():
+    theirs = fitted("classifier")[1]
+    theirs.__class__ = ours.MLPClassifier
+    assert theirs.class_weight is None
+    assert "class_weight" in base.clone(theirs).get_params()
+    quiet(theirs, X, Y)
+    assert theirs.engine_.name == "fused"
+
+
 @KINDS
 def test_a_state_of_scikit_learns_goes_on(kind):
     """What one class has begun the other continues, weights, optimizer and all."""

@@ -10,17 +10,7 @@ from sklearn import neural_network
 from twolayer_kernels import sklearn as ours
 from twolayer_kernels.sklearn.versions import TAKES_SAMPLE_WEIGHT
 
-from .sklearn_cases import (
-    CLASSES,
-    KINDS,
-    YR,
-    X,
-    Y,
-    data,
-    fitted,
-    outcome,
-    quiet,
-)
+from .sklearn_cases import CLASSES, KINDS, XR, YR, X, Y, data, fitted, outcome, quiet
 
 OWN = {
     "two_layers": ({"hidden_layer_sizes": (5, 4)}, "2 hidden layers"),
@@ -61,6 +51,28 @@ def test_the_poisson_loss_is_scikit_learns_own():
     ]
     assert models[0].engine_ == ("scikit-learn", "loss='poisson' is not fused")
     np.testing.assert_array_equal(*(m.predict(X) for m in models))
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(1e8, 1), (0, 1e10), (0, 1e17), (5e3, 0.1)])
+def test_targets_that_float32_cannot_hold_are_scikit_learns_own(shift, scale):
+    y = YR[:, 0] * scale + shift
+    models = [
+        quiet(cls(max_iter=20, random_state=0), XR.astype(np.float32), y)
+        for cls in CLASSES["regressor"]
+    ]
+    assert models[0].engine_.name == "scikit-learn"
+    assert "loses too much as float32" in models[0].engine_.reason
+    np.testing.assert_array_equal(models[0].loss_curve_, models[1].loss_curve_)
+
+
+def test_targets_that_float32_nearly_holds_are_fused():
+    y = YR[:, 0] + np.random.RandomState(0).rand(len(YR))
+    fused, plain = [
+        quiet(cls(max_iter=20, random_state=0), XR.astype(np.float32), y)
+        for cls in CLASSES["regressor"]
+    ]
+    assert fused.engine_.name == "fused"
+    np.testing.assert_allclose(fused.loss_curve_, plain.loss_curve_, rtol=1e-5)
 
 
 def test_a_replaced_method_is_called():

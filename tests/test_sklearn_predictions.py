@@ -75,6 +75,15 @@ def test_weights_of_other_shapes():
         assert seen[0] == seen[1], name
 
 
+@pytest.mark.parametrize("activation", ["logistic", "identity"])
+def test_an_activation_that_is_changed_after_the_fit(activation):
+    models = networks_of_the_same_weights("softmax", "float64")
+    copies = [
+        pickle.loads(pickle.dumps(model)).set_params(activation=activation) for model in models
+    ]
+    np.testing.assert_allclose(*(copy.predict_proba(X) for copy in copies), rtol=1e-12)
+
+
 @KINDS
 def test_score(kind):
     fused, plain = fitted(kind)

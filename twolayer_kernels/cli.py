@@ -9,6 +9,9 @@ from typing import Any
 # The packages of the cli extra, under the names they are imported by.
 _EXTRA = ("typer", "rich", "sklearn", "matplotlib", "pyarrow")
 
+# What typer makes of Ctrl-C.
+_INTERRUPTED = 130
+
 
 def _fail(line: str, status: int) -> int:
     print(f"twolayer: {line}", file=sys.stderr)
@@ -57,6 +60,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         line = error.format_message()
         return _fail(line, 2) if line else 2  # no command named: the help is shown already
     except (typer.Abort, KeyboardInterrupt):
+        return _fail("stopped", 1)
+    if status == _INTERRUPTED:
         return _fail("stopped", 1)
     return status if isinstance(status, int) else 0
 

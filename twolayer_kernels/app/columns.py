@@ -108,7 +108,7 @@ def as_numbers(cells: Cells, decimal_comma: bool) -> Numbers:
     """
     if not pa.types.is_string(cells.type):
         truths = pa.types.is_boolean(cells.type)
-        values = pc.cast(cells, pa.float64()).to_numpy(zero_copy_only=False)
+        values = pc.cast(cells, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         missing = np.isnan(values)
         return Numbers(values, missing, np.zeros(len(values), bool), truths=truths)
     gone = _is_missing(cells)
@@ -150,6 +150,9 @@ def not_among(cells: Cells, categories: list[str | None]) -> tuple[int, str]:
 def as_targets(labels: list[Any], numbers: Numbers) -> Array:
     """Targets whose dtype says the task: int64 or str are classes, float64 is a quantity.
 
+    Whole numbers that are written in a way of their own (``01``) or are too large stay text: each
+    is a class by its label.
+
     Args:
         labels: the column's cells, none of them missing.
         numbers: the same column as numbers.
@@ -158,9 +161,13 @@ def as_targets(labels: list[Any], numbers: Numbers) -> Array:
         return np.array([str(label) for label in labels])
     if not any(isinstance(label, float) for label in labels):
         try:
-            return np.array([int(label) for label in labels], np.int64)
-        except (ValueError, OverflowError):
-            pass
+            whole = [int(label) for label in labels]
+        except ValueError:
+            return numbers.values
+        as_read = all(str(n) == str(cell).strip() for n, cell in zip(whole, labels, strict=True))
+        if as_read and all(-(2**63) <= n < 2**63 for n in whole):
+            return np.array(whole, np.int64)
+        return np.array([str(label) for label in labels])
     return numbers.values
 
 

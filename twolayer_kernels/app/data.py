@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import fitting
+from .columns import is_number
 from .failures import BadInput
 from .files import Samples, read_samples
 from .preparation import Preparation, plain
@@ -104,7 +105,9 @@ def _float32(array: Array) -> Tensor:
 def _quantities(y: Array, name: str) -> Array:
     """Whole-number targets as decimal ones, which make a regression."""
     if y.dtype.kind == "U":
-        raise BadInput(f"{name}: --regression needs targets that are numbers, got {str(y[0])!r}")
+        other = next((str(label) for label in y if not is_number(str(label), comma=False)), None)
+        if other is not None:
+            raise BadInput(f"{name}: --regression needs targets that are numbers, got {other!r}")
     return y.astype(np.float64)
 
 

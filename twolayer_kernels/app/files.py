@@ -116,6 +116,8 @@ def _read_npz(path: Path) -> Samples:
         raise BadInput(f"{path}: x has {len(x)} samples and y {len(y)}")
     _check_finite(path, "x", x)
     _check_finite(path, "y", y)
+    if y.dtype == np.uint64 and y.size and y.max() >= 2**63:
+        raise BadInput(f"{path}: y must hold classes below 2^63, got {y.max()}")
     if y.dtype.kind in "ub":
         y = y.astype(np.int64)
     y = y.astype(np.float64) if y.dtype.kind == "f" else y

@@ -28,7 +28,6 @@ MIN_FREQUENCY = 2
 MAX_CATEGORIES = 64
 FORMAT = 1
 _CHUNK_ROWS = 2**16
-_RARE = "a rare value"  # stands for all of them when an encoder is made again
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,14 @@ class Preparation:
     @cached_property
     def encoders(self) -> list[Any]:
         """An encoder for each column of text, from the least column with these categories."""
-        return [
-            encoder_for(
-                np.array(text.categories * MIN_FREQUENCY + [_RARE] * text.rare, object)[:, None]
-            )
-            for text in self.texts
-        ]
+        encoders = []
+        for text in self.texts:
+            rare = "a rare value"  # stands for all of them
+            while rare in text.categories:
+                rare += "_"
+            cells = text.categories * MIN_FREQUENCY + [rare] * text.rare
+            encoders.append(encoder_for(np.array(cells, object)[:, None]))
+        return encoders
 
     def transform(self, table: dict[str, Cells], decimal_comma: bool, refuse: Refuse) -> Array:
         """Features of a table's rows, float32.

@@ -81,8 +81,10 @@ def _plain(cells: pa.Array) -> pa.Array:
     kind = cells.type
     if pa.types.is_boolean(kind) or pa.types.is_string(kind):
         return cells
+    if kind == pa.uint64() and (pc.max(cells).as_py() or 0) >= 2**63:
+        return pc.cast(cells, pa.float64(), safe=False)
     if pa.types.is_integer(kind):
-        return pc.cast(cells, pa.int64(), safe=kind != pa.uint64())
+        return pc.cast(cells, pa.int64())
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return pc.cast(cells, pa.float64())
     return pc.cast(cells, pa.string())

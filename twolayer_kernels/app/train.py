@@ -108,7 +108,10 @@ def _resumed(options: Options, path: Path, console: Console) -> Training:
     if options.data is None and trained_on != "digits":
         raise BadInput(f"{path}: was trained on {trained_on}; name that file with --data")
     options = _as_prepared(options, path, checkpoint.preparation_of(path, content))
-    options = replace(options, regression=content["data"].get("task") == "regression")
+    regression = content["data"].get("task") == "regression"
+    if options.regression and not regression:
+        raise BadInput(f"{path}: was trained on classes, got --regression")
+    options = replace(options, regression=regression)
     training = _training(_load_data(options, config.seed), config, options.backend)
     checkpoint.restore(path, content, training)
     threads = content["config"].get("threads")
@@ -137,11 +140,20 @@ def _as_prepared(options: Options, path: Path, saved: Preparation | None) -> Opt
     return replace(options, prepare=prepared, text=text)
 
 
+def _is_same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
+
+
 def _check_outputs(options: Options) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise BadInput(f"{options.out}: --out must be a folder")
     if options.save is not None and options.save.is_dir():
         raise BadInput(f"{options.save}: --save must be a file, this is a folder")
+    if options.save is not None:
+        if options.data is not None and _is_same_file(options.save, options.data):
+            raise BadInput(f"{options.save}: --save would overwrite the table that is read")
+        if options.save.resolve() == (options.out / PICTURE).resolve():
+            raise BadInput(f"{options.save}: --save is where the picture goes")
     for option in ("target", "text"):
         if getattr(options, option) is not None and options.data is None:
             raise BadInput(f"--{option} names a column of the file of --data, which is missing")

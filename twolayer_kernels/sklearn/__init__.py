@@ -67,6 +67,8 @@ class MLPClassifier(FusedTraining, neural_network.MLPClassifier):  # type: ignor
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
 
+    class_weight: Any = None  # also of a state that scikit-learn's own class has pickled
+
     def __init__(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.class_weight = class_weight

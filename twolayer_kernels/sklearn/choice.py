@@ -66,6 +66,19 @@ def _survives(values: Any, dtype: Any) -> bool:
     return bool(np.isfinite(narrow).all() and ((narrow == 0) == (values == 0)).all())
 
 
+# Of targets that are rounded: how large they may be, and how much of their spread may be lost.
+_LARGEST, _LOST = 1e6, 1e-5
+
+
+def _is_kept(y: Any, dtype: Any) -> bool:
+    """Is its rounding nothing beside how far its values are apart, and its square far from any end?
+
+    scikit-learn subtracts in the wider dtype.
+    """
+    lost = np.abs(y - y.astype(dtype)).max(initial=0.0)
+    return bool(np.abs(y).max(initial=0.0) <= _LARGEST and lost <= _LOST * np.std(y))
+
+
 def against_arrays(estimator: Any, X: Any, y: Any, weight: Any) -> str | None:
     """The same of the data, the parameters and the optimizer of a fit that has begun."""
     if not isinstance(X, np.ndarray):
@@ -86,6 +99,8 @@ def against_arrays(estimator: Any, X: Any, y: Any, weight: Any) -> str | None:
         return f"loss={estimator.loss!r} of {estimator.out_activation_!r} outputs"
     if any(part is not None and not _survives(part, dtype) for part in (y, weight)):
         return f"y or sample_weight are beyond {dtype}"
+    if np.result_type(y, dtype) != dtype and not _is_kept(y, dtype):
+        return f"y is {y.dtype} and loses too much as {dtype}"
     optimizer: Any = getattr(estimator, "_optimizer", None)
     if type(optimizer) is AdamOptimizer:
         states = [*optimizer.ms, *optimizer.vs]

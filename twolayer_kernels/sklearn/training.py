@@ -219,7 +219,7 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Any:
         engine = getattr(self, "engine_", None)
-        if engine is not None and engine.name == FUSED:
+        if engine is not None and engine.name == FUSED and self.activation == "relu":
             if check_input:
                 X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
                 check_input = False
