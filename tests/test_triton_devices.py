@@ -37,7 +37,9 @@ def devices(monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     row = measurements.Row("16bit", 64, 64, 64, 64, ours=10.0, torch=12.0)
-    monkeypatch.setattr(measurements, "rows_for", lambda name: (row,))
+    monkeypatch.setattr(
+        measurements, "rows_for", lambda name, precision: (row,) * (precision == "16bit")
+    )
 
 
 def test_one_device_that_is_served_is_enough(devices):
