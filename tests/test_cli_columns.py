@@ -53,6 +53,20 @@ def test_numbers_alone_are_not_told(capsys):
     assert "taken as" not in out
 
 
+def test_a_header_that_looks_like_a_row_is_told(capsys):
+    rows = "".join(f"{i},{i % 3},{'pq'[i % 2]}\n" for i in range(30))
+    Path("d.csv").write_text("2019,2020,label\n" + rows)
+    assert "no header: columns are numbered from 1" in train("d.csv", capsys=capsys).out
+    out = train("d.csv", "--target", "label", capsys=capsys).out
+    assert "no header" not in out
+    assert "2 outputs" in out.splitlines()[0]
+    Path("d.csv").write_text(
+        "2019,2020,price\n" + "".join(f"{i},{i % 3},{i}.5\n" for i in range(30))
+    )
+    said = only_line(run("train", "--data", "d.csv", status=2, capsys=capsys))
+    assert "column '3' is no number: 'price'; if line 1 is a header, --target with a name" in said
+
+
 def test_labels_are_classes_as_they_are_written(capsys):
     write_table({"a": [*range(12)], "zip": ["01234", "1234", "+7"] * 4})
     train("d.csv", "--save", "m.pt", capsys=capsys)

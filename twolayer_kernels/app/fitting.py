@@ -36,6 +36,8 @@ def _read(table: Table, place: int, text: Collection[str]) -> Numbers | None:
             f", as {present - wrong} of {present} are; NA is a missing one,"
             f" --text {name!r} takes all as text"
         )
+        if found.wrong[0] and not table.source.has_header:
+            advice = "; if line 1 is a header, --target with a name of it says so"
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         what = fault(cells[row].as_py())

@@ -62,11 +62,18 @@ def columns_table(preparation: Preparation) -> Table | None:
 
 
 def show(data: Data, console: Console) -> None:
-    """Prints what was done to the data's table; nothing where every cell is a plain number."""
+    """Prints what was done to the data's table; nothing where every cell is a plain number.
+
+    That a table has no header is said in any case: a year in one makes it look like a row.
+    """
+    preparation = data.preparation
+    if preparation is not None and preparation.target and not preparation.header:
+        line = "no header: columns are numbered from 1; --target with a name of line 1 makes it one"
+        console.print(line, highlight=False, markup=False)
     if data.without_target:
         rows = "1 row has" if data.without_target == 1 else f"{data.without_target} rows have"
         console.print(f"{rows} no target: left out", highlight=False, markup=False)
-    if data.preparation is None or (table := columns_table(data.preparation)) is None:
+    if preparation is None or (table := columns_table(preparation)) is None:
         return
     console.print(table)
     console.print()
