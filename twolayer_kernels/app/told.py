@@ -68,7 +68,7 @@ def show(data: Data, console: Console) -> None:
     """
     preparation = data.preparation
     if preparation is not None and preparation.target and not preparation.header:
-        line = "no header: columns are numbered from 1; --target with a name of line 1 makes it one"
+        line = "no header: columns are numbered from 1; --target NAME makes line 1 one"
         console.print(line, highlight=False, markup=False)
     if data.without_target:
         rows = "1 row has" if data.without_target == 1 else f"{data.without_target} rows have"
