@@ -1,4 +1,4 @@
-"""How ``fit`` takes turns with torch: its optimizers, schedulers, callbacks, loaders and fuse."""
+"""How ``fit`` takes turns with torch: its optimizers and schedulers, and what fuse made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader, TensorDataset
 
 from twolayer_kernels import fit, fuse
 
@@ -174,125 +173,6 @@ def test_a_function_of_the_step():
     torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
 
 
-# ---- callbacks ----
-
-
-def test_callbacks_see_the_model_as_it_is_and_may_stop():
-    task = make_task("mse_mean")
-    model, plain = make_pair(task)
-    wanted = loop(
-        plain, torch.optim.SGD(plain.parameters(), lr=0.1), task.loss, [(task.x, task.y)] * 30
-    )
-    calls = []
-
-    def callback(step, losses):
-        calls.append((step, len(losses)))
-        value = nn.functional.mse_loss(model(task.x), task.y).item()
-        assert value == pytest.approx(float(wanted[step]), rel=1e-9)
-        return step == 20
-
-    found = fit(
-        model,
-        task.x,
-        task.y,
-        steps=29,
-        lr=0.1,
-        loss="mse_mean",
-        callback=callback,
-        callback_every=5,
-    )
-    assert calls == [(5, 5), (10, 10), (15, 15), (20, 20)]
-    assert len(found) == 20
-
-
-def test_callbacks_come_once_an_epoch_and_at_the_end():
-    task = make_task("mse_mean")
-    steps = []
-    fit(
-        make_pair(task)[0],
-        task.x,
-        task.y,
-        epochs=3,
-        batch_size=16,
-        lr=0.001,
-        callback=lambda step, losses: steps.append(step),
-    )
-    assert steps == [3, 6, 9]
-    steps.clear()
-    fit(
-        make_pair(task)[0],
-        task.x,
-        task.y,
-        steps=5,
-        lr=0.001,
-        callback=lambda step, losses: steps.append(step),
-        callback_every=2,
-    )
-    assert steps == [2, 4, 5]
-
-
-def test_a_callback_may_change_the_learning_rate_and_the_weights():
-    task = make_task("mse_mean")
-    ours, plain = make_pair(task)
-    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (ours, plain)]
-
-    def change(model, optimizer):
-        optimizer.param_groups[0]["lr"] *= 0.5
-        with torch.no_grad():
-            model.linear2.bias.fill_(0.25)
-
-    def after(step):
-        if (step + 1) % 4 == 0:
-            change(plain, optimizers[1])
-
-    wanted = loop(plain, optimizers[1], task.loss, [(task.x, task.y)] * 12, after)
-    found = fit(
-        ours,
-        task.x,
-        task.y,
-        steps=12,
-        optimizer=optimizers[0],
-        loss="mse_mean",
-        callback=lambda step, losses: change(ours, optimizers[0]),
-        callback_every=4,
-    )
-    torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
-
-
-@pytest.mark.parametrize("by_scheduler", [False, True])
-def test_what_a_callback_raises_leaves_the_last_whole_step(by_scheduler):
-    task = make_task("mse_mean")
-    ours, plain = make_pair(task)
-    optimizers = [torch.optim.Adam(model.parameters(), lr=0.01) for model in (ours, plain)]
-    schedules = [lr_scheduler.ExponentialLR(optimizer, 0.9) for optimizer in optimizers]
-    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-    batches = shuffled(task, 2, 10, generators[0])[:6]
-    after = (lambda step: schedules[1].step()) if by_scheduler else (lambda step: None)
-    wanted = loop(plain, optimizers[1], task.loss, batches, after)
-
-    def callback(step, losses):
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full") as caught:
-        fit(
-            ours,
-            task.x,
-            task.y,
-            epochs=9,
-            batch_size=10,
-            generator=generators[1],
-            optimizer=optimizers[0],
-            loss="mse_mean",
-            schedule=schedules[0] if by_scheduler else None,
-            callback=callback,
-            callback_every=6,
-        )
-    torch.testing.assert_close(caught.value.losses, wanted, rtol=EXACT, atol=0)
-    assert_same_states(*optimizers, 1e-8)
-    assert torch.equal(generators[0].get_state(), generators[1].get_state())
-    assert schedules[0].last_epoch == schedules[1].last_epoch
-
-
 def test_the_count_of_steps_is_exact_whatever_the_default_dtype():
     task = make_task("mse_mean", torch.float32)
     model = make_pair(task)[0]
@@ -418,104 +298,6 @@ def test_amsgrad_keeps_a_nan_as_the_loop_does():
             o.state[r]["max_exp_avg_sq"] for o, r in zip(optimizers, (p, q), strict=True)
         )
         assert torch.equal(found.isnan(), wanted.isnan())
-
-
-# ---- classes that change while they are read ----
-
-
-@pytest.mark.parametrize("cls", [7, -5, 10**11])
-@pytest.mark.parametrize("weighted", [True, False])
-def test_classes_that_a_callback_spoils_end_the_run(cls, weighted):
-    task = make_task("cross_entropy")
-    y = task.y.clone()
-    model = make_pair(task)[0]
-    loss = nn.CrossEntropyLoss(torch.ones(5).double() if weighted else None)
-
-    def spoil(step, losses):
-        y[3] = cls
-
-    with pytest.raises(IndexError, match=r"y\[3\] is no class") as caught:
-        fit(model, task.x, y, steps=6, lr=0.1, loss=loss, callback=spoil, callback_every=2)
-    assert len(caught.value.losses) == 2
-
-
-# ---- loaders ----
-
-
-def test_a_loaders_batches_are_the_steps():
-    task = make_task("cross_entropy")
-    ours, plain = make_pair(task)
-    data = TensorDataset(task.x, task.y)
-    loaders = [
-        DataLoader(data, 9, shuffle=True, generator=torch.Generator().manual_seed(0))
-        for _ in range(2)
-    ]
-    batches = [tuple(batch) for _ in range(3) for batch in loaders[0]]
-    wanted = loop(plain, torch.optim.Adam(plain.parameters()), task.loss, batches)
-    found = fit(ours, loaders[1], epochs=3, optimizer="adam", loss=task.loss)
-    torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
-
-
-@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd-momentum", "rmsprop"])
-def test_a_loaders_batches_may_grow(kind):
-    name, options = OPTIMIZERS[kind]
-    task = make_task("mse_mean")
-    ours, plain = make_pair(task)
-    sizes = [2, 2, 2, 10, 3, 40, 5, 41]
-    batches = [(task.x[:size], task.y[:size]) for size in sizes]
-    optimizers = [CLASSES[name](model.parameters(), **options) for model in (ours, plain)]
-    wanted = loop(plain, optimizers[1], task.loss, batches)
-    loader = DataLoader(batches, batch_size=None)
-    found = fit(ours, loader, epochs=1, optimizer=optimizers[0], loss=task.loss)
-    torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
-    assert_same_states(*optimizers, 1e-8)
-
-
-@pytest.mark.parametrize("batch_size", [8, 9])
-def test_a_loaders_generator_is_left_as_the_loop_leaves_it(batch_size):
-    task = make_task("mse_mean")
-    ours = make_pair(task)[0]
-    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-    data = TensorDataset(task.x, task.y)
-    loaders = [DataLoader(data, batch_size, shuffle=True, generator=g) for g in generators]
-    for _ in range(2):
-        for _ in loaders[0]:
-            pass
-    fit(ours, loaders[1], epochs=2, lr=0.01, loss=task.loss)
-    assert torch.equal(generators[0].get_state(), generators[1].get_state())
-
-
-def test_a_loader_brings_its_own_generator():
-    task = make_task("mse_mean")
-    loader = DataLoader(TensorDataset(task.x, task.y), 9)
-    with pytest.raises(ValueError, match="generator comes from the DataLoader"):
-        fit(make_pair(task)[0], loader, epochs=1, lr=0.1, generator=torch.Generator())
-
-
-def test_a_loader_that_breaks_leaves_the_last_whole_step():
-    task = make_task("mse_mean")
-    ours, plain = make_pair(task)
-
-    class Broken(torch.utils.data.Dataset):
-        def __len__(self):
-            return 40
-
-        def __getitem__(self, i):
-            if i >= 20:
-                raise OSError("unreadable")
-            return task.x[i], task.y[i]
-
-    wanted = loop(
-        plain,
-        torch.optim.SGD(plain.parameters(), lr=0.1),
-        task.loss,
-        [(task.x[:10], task.y[:10]), (task.x[10:20], task.y[10:20])],
-    )
-    with pytest.raises(OSError, match="unreadable") as caught:
-        fit(ours, DataLoader(Broken(), 10), epochs=1, lr=0.1, loss="mse_mean")
-    torch.testing.assert_close(caught.value.losses, wanted, rtol=EXACT, atol=0)
-    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=EXACT, atol=EXACT)
 
 
 def test_a_fused_sequential_is_trained():

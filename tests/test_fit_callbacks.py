@@ -18,6 +18,7 @@ from .training import (
     loop,
     make_pair,
     make_task,
+    shuffled,
     weights,
 )
 
@@ -139,24 +140,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("frozen", ["", "linear2.weight"])
-@pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        pytest.param(kind, change, id=f"{kind}-{i}-{change.__name__}")
-        for kind, changes in CHANGES.items()
-        for i, change in enumerate(changes)
-    ],
-)
-def test_a_callback_changes_what_the_plain_loop_would_see(kind, change, frozen):
-    name, options = OPTIONS[kind]
-    task = make_task("mse_mean")
-    pair = make_pair(task)
-    for model in pair:
-        if frozen:
-            model.get_parameter(frozen).requires_grad_(False)
+def assert_changed_as_in_the_loop(change, task, pair, optimizers):
+    """``change(model, optimizer)`` after every fourth of 12 steps; the losses are the loop's."""
     ours, plain = pair
-    optimizers = [CLASSES[name](model.parameters(), **options) for model in pair]
 
     def after(step):
         if (step + 1) % 4 == 0:
@@ -174,7 +160,28 @@ def test_a_callback_changes_what_the_plain_loop_would_see(kind, change, frozen):
         callback_every=4,
     )
     torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
-    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+
+
+@pytest.mark.parametrize("frozen", ["", "linear2.weight"])
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        pytest.param(kind, change, id=f"{kind}-{i}-{change.__name__}")
+        for kind, changes in CHANGES.items()
+        for i, change in enumerate(changes)
+    ],
+)
+def test_a_callback_changes_what_the_plain_loop_would_see(kind, change, frozen):
+    name, options = OPTIONS[kind]
+    task = make_task("mse_mean")
+    pair = make_pair(task)
+    for model in pair:
+        if frozen:
+            model.get_parameter(frozen).requires_grad_(False)
+    optimizers = [CLASSES[name](model.parameters(), **options) for model in pair]
+
+    assert_changed_as_in_the_loop(change, task, pair, optimizers)
+    for p, q in zip(*(model.parameters() for model in pair), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-12)
     if change is not no_state:  # which empties the last step's, too
         assert_same_states(*optimizers, 1e-8)
@@ -182,8 +189,8 @@ def test_a_callback_changes_what_the_plain_loop_would_see(kind, change, frozen):
 
 def test_a_callback_may_replace_a_layer():
     task = make_task("mse_mean")
-    ours, plain = make_pair(task)
-    optimizers = [torch.optim.SGD(model.parameters(), lr=0.05) for model in (ours, plain)]
+    pair = make_pair(task)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.05) for model in pair]
 
     def replace(model, optimizer):
         torch.manual_seed(7)
@@ -191,22 +198,7 @@ def test_a_callback_may_replace_a_layer():
         optimizer.param_groups[0]["params"][2:] = list(layer.parameters())
         model.linear2.weight, model.linear2.bias = layer.weight, layer.bias
 
-    def after(step):
-        if (step + 1) % 4 == 0:
-            replace(plain, optimizers[1])
-
-    wanted = loop(plain, optimizers[1], task.loss, [(task.x, task.y)] * 12, after)
-    found = fit(
-        ours,
-        task.x,
-        task.y,
-        steps=12,
-        optimizer=optimizers[0],
-        loss="mse_mean",
-        callback=lambda step, losses: replace(ours, optimizers[0]),
-        callback_every=4,
-    )
-    torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
+    assert_changed_as_in_the_loop(replace, task, pair, optimizers)
 
 
 @pytest.mark.parametrize("change", ["width", "dtype"])
@@ -264,6 +256,123 @@ def test_what_fit_refuses_is_refused_when_a_callback_brings_it():
     model.linear1._forward_hooks.clear()
     for p, q in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-12)
+
+
+def test_callbacks_see_the_model_as_it_is_and_may_stop():
+    task = make_task("mse_mean")
+    model, plain = make_pair(task)
+    wanted = loop(
+        plain, torch.optim.SGD(plain.parameters(), lr=0.1), task.loss, [(task.x, task.y)] * 30
+    )
+    calls = []
+
+    def callback(step, losses):
+        calls.append((step, len(losses)))
+        value = nn.functional.mse_loss(model(task.x), task.y).item()
+        assert value == pytest.approx(float(wanted[step]), rel=1e-9)
+        return step == 20
+
+    found = fit(
+        model,
+        task.x,
+        task.y,
+        steps=29,
+        lr=0.1,
+        loss="mse_mean",
+        callback=callback,
+        callback_every=5,
+    )
+    assert calls == [(5, 5), (10, 10), (15, 15), (20, 20)]
+    assert len(found) == 20
+
+
+def test_callbacks_come_once_an_epoch_and_at_the_end():
+    task = make_task("mse_mean")
+    steps = []
+    fit(
+        make_pair(task)[0],
+        task.x,
+        task.y,
+        epochs=3,
+        batch_size=16,
+        lr=0.001,
+        callback=lambda step, losses: steps.append(step),
+    )
+    assert steps == [3, 6, 9]
+    steps.clear()
+    fit(
+        make_pair(task)[0],
+        task.x,
+        task.y,
+        steps=5,
+        lr=0.001,
+        callback=lambda step, losses: steps.append(step),
+        callback_every=2,
+    )
+    assert steps == [2, 4, 5]
+
+
+def test_a_callback_may_change_the_learning_rate_and_the_weights():
+    task = make_task("mse_mean")
+    pair = make_pair(task)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in pair]
+
+    def change(model, optimizer):
+        optimizer.param_groups[0]["lr"] *= 0.5
+        with torch.no_grad():
+            model.linear2.bias.fill_(0.25)
+
+    assert_changed_as_in_the_loop(change, task, pair, optimizers)
+
+
+@pytest.mark.parametrize("by_scheduler", [False, True])
+def test_what_a_callback_raises_leaves_the_last_whole_step(by_scheduler):
+    task = make_task("mse_mean")
+    ours, plain = make_pair(task)
+    optimizers = [torch.optim.Adam(model.parameters(), lr=0.01) for model in (ours, plain)]
+    schedules = [lr_scheduler.ExponentialLR(optimizer, 0.9) for optimizer in optimizers]
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    batches = shuffled(task, 2, 10, generators[0])[:6]
+    after = (lambda step: schedules[1].step()) if by_scheduler else (lambda step: None)
+    wanted = loop(plain, optimizers[1], task.loss, batches, after)
+
+    def callback(step, losses):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full") as caught:
+        fit(
+            ours,
+            task.x,
+            task.y,
+            epochs=9,
+            batch_size=10,
+            generator=generators[1],
+            optimizer=optimizers[0],
+            loss="mse_mean",
+            schedule=schedules[0] if by_scheduler else None,
+            callback=callback,
+            callback_every=6,
+        )
+    torch.testing.assert_close(caught.value.losses, wanted, rtol=EXACT, atol=0)
+    assert_same_states(*optimizers, 1e-8)
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+    assert schedules[0].last_epoch == schedules[1].last_epoch
+
+
+@pytest.mark.parametrize("cls", [7, -5, 10**11])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_classes_that_a_callback_spoils_end_the_run(cls, weighted):
+    task = make_task("cross_entropy")
+    y = task.y.clone()
+    model = make_pair(task)[0]
+    loss = nn.CrossEntropyLoss(torch.ones(5).double() if weighted else None)
+
+    def spoil(step, losses):
+        y[3] = cls
+
+    with pytest.raises(IndexError, match=r"y\[3\] is no class") as caught:
+        fit(model, task.x, y, steps=6, lr=0.1, loss=loss, callback=spoil, callback_every=2)
+    assert len(caught.value.losses) == 2
 
 
 class Decaying(lr_scheduler.LRScheduler):

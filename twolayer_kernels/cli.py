@@ -60,7 +60,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         line = error.format_message()
         return _fail(line, 2) if line else 2  # no command named: the help is shown already
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("stopped", 1)
+        status = _INTERRUPTED
     if status == _INTERRUPTED:
         return _fail("stopped", 1)
     return status if isinstance(status, int) else 0

@@ -41,6 +41,11 @@ def whole_file(path: Path) -> Iterator[str]:
         raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def is_same_file(path: Path, other: Path) -> bool:
+    """Whether both are there and one file."""
+    return path.exists() and other.exists() and path.samefile(other)
+
+
 def make_folder(folder: Path) -> None:
     """Makes the folder and those above it.
 

@@ -22,7 +22,7 @@ from .columns import Array, Cells, not_among
 from .failures import BadInput
 from .files import read_features
 from .machine import describe_backend, set_threads
-from .outputs import make_folder, whole_file
+from .outputs import is_same_file, make_folder, whole_file
 from .preparation import Preparation, Text
 from .tables import KINDS, Source, is_table, open_table
 from .told import listed
@@ -197,7 +197,7 @@ def _check_paths(options: Options) -> None:
     if options.out.is_dir():
         raise BadInput(f"{options.out}: --out must be a file, this is a folder")
     for path in (options.table, options.model):
-        if options.out.exists() and path.exists() and options.out.samefile(path):
+        if is_same_file(options.out, path):
             raise BadInput(f"{options.out}: --out would overwrite what is read")
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from . import checkpoint, data, picture, told, words
 from .failures import BadInput
 from .machine import describe_backend, set_threads
-from .outputs import make_folder
+from .outputs import is_same_file, make_folder
 from .preparation import Preparation
 from .training import Config, Training
 
@@ -140,17 +140,13 @@ def _as_prepared(options: Options, path: Path, saved: Preparation | None) -> Opt
     return replace(options, prepare=prepared, text=text)
 
 
-def _is_same_file(path: Path, other: Path) -> bool:
-    return path.exists() and other.exists() and path.samefile(other)
-
-
 def _check_outputs(options: Options) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise BadInput(f"{options.out}: --out must be a folder")
     if options.save is not None and options.save.is_dir():
         raise BadInput(f"{options.save}: --save must be a file, this is a folder")
     if options.save is not None:
-        if options.data is not None and _is_same_file(options.save, options.data):
+        if options.data is not None and is_same_file(options.save, options.data):
             raise BadInput(f"{options.save}: --save would overwrite the table that is read")
         if options.save.resolve() == (options.out / PICTURE).resolve():
             raise BadInput(f"{options.save}: --save is where the picture goes")

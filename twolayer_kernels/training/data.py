@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import checks
 from ..engine import Draw, Samples
 from .losses import Loss
-from .networks import PARAMETERS, WRITE_THE_LOOP, Network, extent, share_memory
+from .memory import extent, share_memory
+from .networks import PARAMETERS, WRITE_THE_LOOP, Network
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
 
