@@ -27,10 +27,15 @@ EXACT = 1e-9
 # ---- taking turns with torch ----
 
 
+# The second is work for two threads, whose columns of w2 meet within lines.
+SIZES = [{}, {"samples": 200, "widths": (40, 100, 5)}]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["one-thread", "two-threads"])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_two_halves_are_the_whole_to_the_bit(kind):
+def test_two_halves_are_the_whole_to_the_bit(kind, size):
     name, options = OPTIMIZERS[kind]
-    task = make_task("mse_mean", torch.float32)
+    task = make_task("mse_mean", torch.float32, **size)
     whole, halves = make_pair(task)[0], make_pair(task)[0]
     of_whole, of_halves = (
         CLASSES[name](model.parameters(), **options) for model in (whole, halves)
@@ -43,6 +48,29 @@ def test_two_halves_are_the_whole_to_the_bit(kind):
     assert torch.equal(torch.cat(found), wanted)
     assert_untouched(halves, weights(whole))
     assert_same_states(of_halves, of_whole, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("batch_size", [None, 70], ids=["whole", "batches"])
+@pytest.mark.parametrize("kind", ["sgd-momentum", "adam-amsgrad", "rmsprop-all"])
+def test_steps_one_at_a_time_are_the_run_to_the_bit(kind, batch_size, dtype):
+    """A run brings a network's parts where they are trained fastest; a step leaves them."""
+    name, options = OPTIMIZERS[kind]
+    task = make_task("cross_entropy", dtype, samples=210, widths=(40, 100, 5))
+    whole, single = make_pair(task)[0], make_pair(task)[0]
+    of_whole, of_single = (
+        CLASSES[name](model.parameters(), **options) for model in (whole, single)
+    )
+    loss, size = "cross_entropy", batch_size or len(task.x)
+    wanted = fit(
+        whole, task.x, task.y, steps=12, optimizer=of_whole, loss=loss,
+        batch_size=batch_size, shuffle=False,
+    )  # fmt: skip
+    batches = list(zip(task.x.split(size), task.y.split(size), strict=True)) * 12
+    found = [fit(single, x, y, steps=1, optimizer=of_single, loss=loss) for x, y in batches[:12]]
+    assert torch.equal(torch.cat(found), wanted)
+    assert_untouched(single, weights(whole))
+    assert_same_states(of_single, of_whole, 0)
 
 
 @pytest.mark.parametrize("kind", ["sgd-momentum", "adam-amsgrad", "rmsprop-all"])

@@ -28,19 +28,19 @@ EXACT = 1e-9
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_before_its_step(value, threads):
-    task = make_task("mse_mean", samples=60, widths=(50, 100, 5))
-    task.x[35] = value
+    task = make_task("mse_mean", samples=300, widths=(50, 100, 5))
+    task.x[240] = value
     ours, plain = make_pair(task)
-    batches = [(task.x[:20], task.y[:20])]
+    batches = list(zip(task.x.split(60), task.y.split(60), strict=True))[:4]
     wanted = loop(plain, torch.optim.SGD(plain.parameters(), lr=0.1), task.loss, batches)
     torch.set_num_threads(threads)
-    with pytest.raises(FloatingPointError, match="step 1 is") as caught:
-        fit(ours, task.x, task.y, epochs=1, lr=0.1, loss="mse_mean", batch_size=20, shuffle=False)
+    with pytest.raises(FloatingPointError, match="step 4 is") as caught:
+        fit(ours, task.x, task.y, epochs=1, lr=0.1, loss="mse_mean", batch_size=60, shuffle=False)
     torch.set_num_threads(2)
-    assert caught.value.step == 1
-    torch.testing.assert_close(caught.value.losses[:1], wanted, rtol=EXACT, atol=0)
-    assert len(caught.value.losses) == 2
-    assert not caught.value.losses[1].isfinite()
+    assert caught.value.step == 4
+    torch.testing.assert_close(caught.value.losses[:4], wanted, rtol=EXACT, atol=0)
+    assert len(caught.value.losses) == 5
+    assert not caught.value.losses[4].isfinite()
     for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=EXACT, atol=EXACT)
 

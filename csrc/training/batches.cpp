@@ -51,9 +51,9 @@ Range Batches<T>::part_of(Index rows, Index thread) const {
 }
 
 template <class T>
-OwnSamples<T> Batches<T>::samples_of(Index thread) const {
+OwnSamples<T> Batches<T>::samples_of(Index thread, const Batch<T>& batch) const {
   const Own& own = owns[thread];
-  if (!layout.own_batches) return {current().x};
+  if (!layout.own_batches) return {batch.x};
   const void* transposed = own.x_transposed_packed.template data<void>();
   return {own.x, own.x_packed.template data<void>(), layout.samples_along ? transposed : nullptr};
 }
@@ -83,7 +83,7 @@ template <class T>
 void Batches<T>::take(Index step) {
   first = steps.first[step];
   numbers = steps.order ? steps.order + first : nullptr;
-  Batch<T>& batch = next();
+  Batch<T>& batch = batches[1 - in_use];
   const Index rows = batch.rows = steps.size[step];
   batch.x = numbers ? data.x : data.x.from_row(first);
   if (!layout.own_batches && numbers) {
@@ -100,7 +100,7 @@ void Batches<T>::take(Index step) {
 template <class T>
 void Batches<T>::bring_in(Index thread) {
   const KernelsOf<T>& kernel = kernels().of<T>();
-  Batch<T>& batch = next();
+  Batch<T>& batch = batches[1 - in_use];
   Own& own = owns[thread];
   const Range rows = part_of(batch.rows, thread);
   const std::int64_t* const own_numbers = numbers ? numbers + rows.begin : nullptr;

@@ -18,6 +18,9 @@ struct Layout {
   bool samples_along = false;  // vectors of the hidden layer run along the samples
   bool outputs_first = false;  // outputs x samples, else samples x outputs
   Index output_stride = 1;     // between its rows
+  // Whether runs of many steps train w2's columns in copies, since its rows have lines in which two
+  // threads' columns meet.
+  bool w2_apart = false;
 };
 
 // How far apart rows of this size are where they are whole vectors and do not share the sets of the
@@ -48,7 +51,9 @@ class Batches {
   Batches(const TrainingPlan<T>& plan, const Layout& layout);
 
   const Batch<T>& current() const { return batches[in_use]; }
-  OwnSamples<T> samples_of(Index thread) const;
+  const Batch<T>& next() const { return batches[1 - in_use]; }
+  // Where batches are each thread's own: of the last one that it brought in.
+  OwnSamples<T> samples_of(Index thread, const Batch<T>& batch) const;
   bool are_weighted() const { return bool(data.weight); }
   // Of the current batch's samples, in sum, their classes' weights included; 0 for those ignored.
   double weight() const;
@@ -59,8 +64,7 @@ class Batches {
 
   // From here on, batches are of these samples and steps.
   void begin(const TrainingData<T>& data, const Steps& steps);
-  // The samples of a step become the next batch, which each thread then brings in for its part. A
-  // thread's own samples are no longer the current ones after that.
+  // The samples of a step become the next batch, which each thread then brings in for its part.
   void take(Index step);
   void bring_in(Index thread);
   // Ends the current batch.
@@ -76,7 +80,6 @@ class Batches {
     Index bad_sample[2] = {-1, -1};
   };
 
-  Batch<T>& next() { return batches[1 - in_use]; }
   void pack_x(const Batch<T>& batch, Own& own);
   void weigh(Batch<T>& batch, Range rows, Own& own);
 

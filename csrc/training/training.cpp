@@ -18,10 +18,13 @@ namespace {
 
 // A batch of up to this many bytes, packed in either direction, is packed once by each thread.
 constexpr Index OWN_BATCH_BYTES = 1 << 20;
-// Multiply-adds of a step below which a second thread costs more than it may bring: three meetings
+// Multiply-adds of a step below which a second thread costs more than it may bring: two meetings
 // of the threads, of 2 to 10 us in all, by where the processors are. It cannot be found out during
 // a run, whose bits depend on the number of slices.
 constexpr Index WORK_PER_THREAD = 300000;
+
+// A thread's columns of w2 up to this many bytes are trained in copies, in runs of so many steps.
+constexpr Index W2_APART_BYTES = 1 << 16, W2_APART_STEPS = 4;
 
 // Whether vectors along the samples do less work, of which nothing has to be packed in each step,
 // than vectors along the features, for which the weights are.
@@ -90,6 +93,9 @@ Layout Training<T>::layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& 
                          product_cost<T>(out, batch, hidden, Operands::others) * 11 <
                              product_cost<T>(batch, out, hidden, Operands::others) * 10;
   layout.output_stride = layout.outputs_first ? row_stride<S>(batch) : std::max<Index>(1, out);
+  const Parameter<T>& w2 = plan.parameters[W2];
+  layout.w2_apart = layout.threads > 1 && w2.moves && w2.values.col_stride == 1 &&
+                    out * features * Index(sizeof(T)) <= W2_APART_BYTES;
   return layout;
 }
 
@@ -109,6 +115,7 @@ Training<T>::Training(const TrainingPlan<T>& given)
   for (Index i = 0; i < layout.threads; ++i) {
     Slice& slice = slices[i];
     slice.features = vector_part(hidden, kernels().of<T>().lanes, layout.threads, i);
+    slice.w2.begin(plan.parameters[W2], out, slice.features);
     const Index features = slice.features.size();
     const Index size =
         layout.samples_along ? features * row_stride<T>(batch) : batch * row_stride<T>(features);
@@ -174,16 +181,16 @@ void Training<T>::find_numbers(const Steps& steps, Index step) {
 }
 
 template <class T>
-void Training<T>::forward(Index thread) {
+void Training<T>::forward(Index thread, const Batch<T>& batch) {
   const Slice& slice = slices[thread];
-  const OwnSamples<T> samples = batches.samples_of(thread);
+  const OwnSamples<T> samples = batches.samples_of(thread, batch);
   const Range f = slice.features;
   const Matrix<T> h = hidden_view(slice.hidden, slice);
   const Matrix<T> w1 = plan.parameters[W1].values.from_row(f.begin);
-  const Matrix<T> w2 = plan.parameters[W2].values.transposed().from_row(f.begin);
+  const Matrix<T> w2 = slice.w2.current().values.transposed();
   const Matrix<T> b1 = plan.parameters[B1].values;
   Matmul<T> p;
-  p.M = batches.current().rows, p.N = f.size(), p.K = plan.in_features;
+  p.M = batch.rows, p.N = f.size(), p.K = plan.in_features;
   p.a = samples.x, p.b = Matrix<const T>(w1).transposed(), p.c = h;
   if (b1) p.col_bias = {b1.data + f.begin, 1};
   p.relu = true;
@@ -193,7 +200,7 @@ void Training<T>::forward(Index thread) {
   }
   matmul(p, 1);
   Matmul<T> q;
-  q.M = batches.current().rows, q.N = plan.out_features, q.K = f.size();
+  q.M = batch.rows, q.N = plan.out_features, q.K = f.size();
   q.a = h, q.b = w2;
   S* y = slice.outputs.template data<S>();
   q.suspend = true;
@@ -234,8 +241,8 @@ void Training<T>::find_loss(Index thread) {
 }
 
 template <class T>
-Update<T> Training<T>::update_of(ParameterIndex which, double* squares) const {
-  const Parameter<T>& p = plan.parameters[which];
+Update<T> Training<T>::update_of(ParameterIndex which, const Parameter<T>& p,
+                                 double* squares) const {
   Update<T> update;
   update.take = &take_sums<T>;
   update.apply = optimizer->update;
@@ -253,7 +260,7 @@ template <class T>
 void Training<T>::move_bias(ParameterIndex which, Range features, const double* grad) {
   constexpr Index COUNT = 256;
   S sums[COUNT];
-  const Update<T> update = update_of(which, nullptr);
+  const Update<T> update = update_of(which, plan.parameters[which], nullptr);
   for (Index begin = features.begin; begin < features.end; begin += COUNT) {
     const Index count = std::min(COUNT, features.end - begin);
     for (Index i = 0; i < count; ++i) sums[i] = S(grad[begin - features.begin + i]);
@@ -269,7 +276,7 @@ void Training<T>::find_hidden_grad(Slice& slice, const Batch<T>& batch, Matrix<c
   Matmul<T> p;
   p.M = batch.rows, p.N = f.size(), p.K = plan.out_features;
   p.a = grad_y;
-  p.b = plan.parameters[W2].values.transposed().from_row(f.begin).transposed();
+  p.b = slice.w2.current().values;
   p.c = hidden_view(slice.hidden_grad, slice);
   p.mask = hidden_view(slice.hidden, slice);
   if (plan.parameters[B1].moves) p.col_sum = bias1_grad;
@@ -291,18 +298,19 @@ void Training<T>::backward(Index thread) {
     find_hidden_grad(slice, batch, grad_y);
   }
   if (parameters[W2].moves) {
-    const Update<T> update = update_of(W2, &slice.squares);
+    const Parameter<T>& w2 = slice.w2.current();
+    const Update<T> update = update_of(W2, w2, &slice.squares);
     Matmul<T> p;
     p.M = plan.out_features, p.N = f.size(), p.K = batch.rows;
     p.a = grad_y.transposed(), p.b = hidden_view(slice.hidden, slice);
-    p.c = parameters[W2].values.transposed().from_row(f.begin).transposed();
+    p.c = w2.values;
     p.taker = &update;
     matmul(p, 1);
   }
   if (parameters[B1].moves) move_bias(B1, f, slice.bias1_grad.template data<double>());
   if (parameters[W1].moves) {
-    const Update<T> update = update_of(W1, &slice.squares);
-    const OwnSamples<T> samples = batches.samples_of(thread);
+    const Update<T> update = update_of(W1, parameters[W1], &slice.squares);
+    const OwnSamples<T> samples = batches.samples_of(thread, batch);
     Matmul<T> p;
     p.M = f.size(), p.N = plan.in_features, p.K = batch.rows;
     p.a = Matrix<const T>(hidden_view(slice.hidden_grad, slice)).transposed(), p.b = samples.x;
@@ -314,14 +322,21 @@ void Training<T>::backward(Index thread) {
   if (thread == 0 && parameters[B2].moves) {
     move_bias(B2, {0, plan.out_features}, slice.bias2_grad.template data<double>());
   }
-  if (numbers.next_batch) batches.bring_in(thread);
 }
 
-// False where the loss is no finite number; nothing has moved then.
+// What a thread reads of a network in the forward of the next step it has moved itself.
 template <class T>
-bool Training<T>::step(const Steps& steps, Index index, double* loss) {
+void Training<T>::backward_and_on(Index thread) {
+  backward(thread);
+  if (numbers.next_batch) batches.bring_in(thread);
+  if (numbers.goes_on) forward(thread, numbers.next_batch ? batches.next() : batches.current());
+}
+
+// The step whose forward has been, and the forward of the one after it if there are more. False
+// where the loss is no finite number; nothing has moved then.
+template <class T>
+bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss) {
   find_numbers(steps, index);
-  on_all_threads<&Training::forward>();
   on_all_threads<&Training::find_loss>();
   *loss = 0;
   for (const Slice& slice : slices) *loss += slice.loss;
@@ -333,12 +348,13 @@ bool Training<T>::step(const Steps& steps, Index index, double* loss) {
       for (Index j = 0; j < plan.out_features; ++j) sums[j] += part[j];
     }
   }
-  // The next batch comes in at the end of this one's last phase, unless it is this one again.
-  const bool last = index + 1 == steps.count;
-  numbers.next_batch = !last && (steps.order || steps.first[index + 1] != steps.first[index] ||
-                                 steps.size[index + 1] != steps.size[index]);
+  // The next batch comes in after this one's backward, unless it is this one again.
+  numbers.next_batch = more && (steps.order || steps.first[index + 1] != steps.first[index] ||
+                                steps.size[index + 1] != steps.size[index]);
+  // Rows that the threads bring in for each other are there only when all have.
+  numbers.goes_on = more && (layout.own_batches || !steps.order);
   if (numbers.next_batch) batches.take(index + 1);
-  on_all_threads<&Training::backward>();
+  on_all_threads<&Training::backward_and_on>();
   if (plan.penalty != 0) {
     double squares = frozen_squares;
     for (const Slice& slice : slices) squares += slice.squares;
@@ -346,6 +362,7 @@ bool Training<T>::step(const Steps& steps, Index index, double* loss) {
   }
   for (int i = 0; i < PARAMETERS; ++i) progress.taken[i] += plan.parameters[i].moves;
   if (numbers.next_batch) batches.turn();
+  if (more && !numbers.goes_on) on_all_threads<&Training::forward>();
   return true;
 }
 
@@ -373,14 +390,24 @@ Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double
     batches.take(0);
     on_all_threads<&Training::bring_in>();
     batches.turn();
-    while (outcome.done < steps.count && (outcome.done == 0 || now() < end)) {
+    on_all_threads<&Training::forward>();
+    for (bool more = true; more; ++outcome.done) {
       outcome.bad_sample = batches.bad_sample();
       if (outcome.bad_sample >= 0) break;
-      outcome.nonfinite = !step(steps, outcome.done, losses + outcome.done);
+      more = outcome.done + 1 < steps.count && now() < end;
+      outcome.nonfinite = !step(steps, outcome.done, more, losses + outcome.done);
       if (outcome.nonfinite) break;
-      ++outcome.done;
     }
   };
+  struct Apart {
+    std::vector<Slice>& slices;
+    ~Apart() {
+      for (Slice& slice : slices) slice.w2.put_back();
+    }
+  } apart{slices};
+  if (layout.w2_apart && steps.count >= W2_APART_STEPS) {
+    for (Slice& slice : slices) slice.w2.set_apart();
+  }
   in_one_region(layout.threads, take_steps, Region::many_pieces);
   return outcome;
 }

@@ -12,6 +12,7 @@
 
 #include "../scratch.h"
 #include "batches.h"
+#include "columns.h"
 #include "plan.h"
 
 namespace twolayer {
@@ -32,6 +33,7 @@ class Training {
   // reads or writes; nor does the plan, which nobody writes, with what changes in each step.
   struct alignas(64) Slice {
     Range features;
+    Columns<T> w2;
     ScratchBuffer hidden, hidden_grad, outputs;
     ScratchBuffer bias1_grad, bias2_grad;  // double
     double loss = 0, squares = 0;
@@ -41,7 +43,8 @@ class Training {
   struct alignas(64) StepNumbers {
     double weight = 0;        // of the batch's samples
     double coefficient = 0;   // of the penalty
-    bool next_batch = false;  // whether it is another one
+    bool next_batch = false;  // whether another one follows, and
+    bool goes_on = false;     // whether its forward follows on the backward of this step
     StepFactors factors[PARAMETERS];
     int factors_of[PARAMETERS] = {};  // most parameters share theirs
   };
@@ -60,13 +63,15 @@ class Training {
   Matrix<T> hidden_view(const ScratchBuffer& buffer, const Slice& slice) const;
   double find_frozen_squares() const;
   void find_numbers(const Steps& steps, Index step);
-  bool step(const Steps& steps, Index index, double* loss);
-  void forward(Index thread);
+  bool step(const Steps& steps, Index index, bool more, double* loss);
+  void bring_in(Index thread) { batches.bring_in(thread); }
+  void forward(Index thread) { forward(thread, batches.current()); }
+  void forward(Index thread, const Batch<T>& batch);
   void find_loss(Index thread);
   void backward(Index thread);
-  void bring_in(Index thread) { batches.bring_in(thread); }
+  void backward_and_on(Index thread);
   void find_hidden_grad(Slice& slice, const Batch<T>& batch, Matrix<const T> grad_y);
-  Update<T> update_of(ParameterIndex which, double* squares) const;
+  Update<T> update_of(ParameterIndex which, const Parameter<T>& p, double* squares) const;
   void move_bias(ParameterIndex which, Range features, const double* grad);
 
   const TrainingPlan<T> plan;
