@@ -114,7 +114,9 @@ Training<T>::Training(const TrainingPlan<T>& given)
   bias2.at_least(out * Index(sizeof(S)));
   for (Index i = 0; i < layout.threads; ++i) {
     Slice& slice = slices[i];
-    slice.features = vector_part(hidden, kernels().of<T>().lanes, layout.threads, i);
+    slice.features = layout.samples_along
+                         ? part(hidden, layout.threads, i)
+                         : vector_part(hidden, kernels().of<T>().lanes, layout.threads, i);
     slice.w2.begin(plan.parameters[W2], out, slice.features);
     const Index features = slice.features.size();
     const Index size =
