@@ -127,18 +127,18 @@ if TAKES_SAMPLE_WEIGHT:
     }
 
 
-def make(cls: Any, setting: Setting) -> Any:
-    parameters = {"max_iter": EPOCHS, "random_state": 3} | setting.parameters
+def make(cls: Any, setting: Setting, seed: int) -> Any:
+    parameters = {"max_iter": EPOCHS, "random_state": seed} | setting.parameters
     if parameters["random_state"] == "RandomState":
-        parameters["random_state"] = np.random.RandomState(3)
+        parameters["random_state"] = np.random.RandomState(seed)
     return cls(**parameters)
 
 
-def train(cls: Any, setting: Setting, X: Any, y: Any) -> Any:
+def train(cls: Any, setting: Setting, X: Any, y: Any, seed: int = 3) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", "Got `batch_size`")
-        return setting.train(make(cls, setting), X, y)
+        return setting.train(make(cls, setting, seed), X, y)
 
 
 def pairs() -> list[tuple[str, str, str]]:

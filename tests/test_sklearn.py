@@ -6,6 +6,7 @@ import inspect
 import pickle
 import signal
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from twolayer_kernels import sklearn as ours
-from twolayer_kernels.sklearn.epochs import Epochs
+from twolayer_kernels.engine import run_chunk
+from twolayer_kernels.sklearn import epochs
+from twolayer_kernels.sklearn.epochs import Orders
 from twolayer_kernels.sklearn.versions import TAKES_SAMPLE_WEIGHT
 
 from .sklearn_cases import (
@@ -197,13 +200,13 @@ def test_an_interrupt_between_epochs(kind):
 
 
 def test_an_interrupt_within_an_epoch(monkeypatch):
-    before = Epochs._steps_with_weight
+    before = Orders.draw
 
-    def soon_interrupted(self, order):
+    def soon_interrupted(self, epochs):
         threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
-        return before(self, order)
+        return before(self, epochs)
 
-    monkeypatch.setattr(Epochs, "_steps_with_weight", soon_interrupted)
+    monkeypatch.setattr(Orders, "draw", soon_interrupted)
     many = np.random.RandomState(0).randn(400_000, 20)
     model = ours.MLPRegressor(batch_size=5, max_iter=2, random_state=0)
     with pytest.warns(UserWarning, match="interrupted by user"):
@@ -211,6 +214,61 @@ def test_an_interrupt_within_an_epoch(monkeypatch):
     assert model.n_iter_ == 0
     assert 0 < model._optimizer.t < len(many) / 5
     assert np.isfinite(model.predict(many[:5])).all()
+
+
+@KINDS
+def test_an_interrupt_within_the_third_of_several_epochs(kind, monkeypatch):
+    """What scikit-learn has then: two epochs' losses, and the generator after the third's order."""
+    inputs, target = data(kind)
+    steps = -(-len(inputs) // 5)
+
+    def interrupted(training, samples, chunk, rates, losses, **options):
+        assert len(chunk.first) > 3 * steps
+        end = 2 * steps + 1
+        some = chunk._replace(first=chunk.first[:end], size=chunk.size[:end])
+        run_chunk(training, samples, some, rates, losses[:end], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(epochs, "run_chunk", interrupted)
+    states = [np.random.RandomState(5) for _ in range(2)]
+    fused, plain = (
+        cls(random_state=state, batch_size=5, max_iter=most)
+        for cls, state, most in zip(CLASSES[kind], states, (9, 3), strict=True)
+    )
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        fused.fit(inputs, target)
+    with pytest.warns(ConvergenceWarning):
+        plain.fit(inputs, target)
+    assert fused.n_iter_ == 2
+    assert fused.t_ == 2 * len(inputs)
+    assert fused._optimizer.t == 2 * steps + 1
+    np.testing.assert_allclose(fused.loss_curve_, plain.loss_curve_[:2], rtol=1e-12)
+    assert states[0].randint(1 << 30) == states[1].randint(1 << 30)
+
+
+@KINDS
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+def test_several_epochs_a_call_are_those_one_by_one(kind, solver):
+    """Who replaces what scikit-learn calls after each epoch finds the network of that epoch."""
+
+    class Watching(CLASSES[kind][0]):
+        def _update_no_improvement_count(self, *arguments):
+            self.seen = [*getattr(self, "seen", []), self.coefs_[0].copy()]
+            super()._update_no_improvement_count(*arguments)
+
+    inputs, target = data(kind)
+    parameters = {"solver": solver, "random_state": 0, "max_iter": 40, "tol": 1e-3}
+    parameters |= {"n_iter_no_change": 3, "learning_rate": "adaptive"}
+    watching, at_once = Watching(**parameters), CLASSES[kind][0](**parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        watching.fit(inputs, target)
+        at_once.fit(inputs, target)
+    assert watching.loss_curve_ == at_once.loss_curve_
+    assert len(watching.seen) == watching.n_iter_ == at_once.n_iter_
+    assert not any(map(np.array_equal, watching.seen[1:], watching.seen))
+    for one, other in zip(watching.coefs_, at_once.coefs_, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # ---- persistence, and other estimators around these ----

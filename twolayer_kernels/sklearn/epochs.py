@@ -1,7 +1,8 @@
-"""Epochs of scikit-learn's stochastic training, each as one call of the compiled loop."""
+"""Epochs of scikit-learn's stochastic training, as calls of the compiled loop."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,49 @@ def _as_states(states: list[Any], parameters: list[Any]) -> list[Any]:
     return fitting
 
 
+# Samples of the epochs that one call may take.
+_SAMPLES_AT_ONCE = 1 << 17
+
+
+class Orders:
+    """The samples' order in each epoch, as scikit-learn draws it: the last one shuffled again.
+
+    ``sklearn.utils.shuffle`` shuffles their places and looks the order up there, which comes to the
+    same as shuffling the order itself.
+    """
+
+    def __init__(self, random_state: np.random.RandomState, samples: int, shuffle: bool) -> None:
+        self._random_state, self._shuffle = random_state, shuffle
+        self._order = np.arange(samples)
+        self._before: tuple[Any, NDArray[Any]] | None = None  # the last draw, if it can be undone
+
+    def draw(self, epochs: int) -> NDArray[Any] | None:
+        """Of so many epochs, ``(epochs, samples)``; None: the samples stay in turn."""
+        if not self._shuffle:
+            return None
+        self._before = None
+        if epochs > 1:
+            self._before = (self._random_state.get_state(legacy=False), self._order.copy())
+        orders = np.empty((epochs, len(self._order)), self._order.dtype)
+        for order in orders:
+            self._random_state.shuffle(self._order)
+            order[:] = self._order
+        return orders
+
+    def give_back(self, begun: int) -> None:
+        """Only so many epochs of the last draw have begun."""
+        if self._before is not None:
+            state, self._order = self._before
+            self._random_state.set_state(state)
+            self.draw(begun)
+
+
 # Passes of a sample from which copying a weight in and out costs less than its order.
 _PASSES_WORTH_COPIES = 2000
 
 
 class Epochs:
-    """A network, its optimizer and its data, ready to be trained epoch by epoch.
+    """A network, its optimizer and its data, ready to be trained, some epochs at a time.
 
     Parameters and the optimizer's arrays are changed in place, at the latest by :meth:`hand_back`;
     the optimizer object stays as scikit-learn would leave it.
@@ -57,13 +95,11 @@ class Epochs:
         )
         self._may_vanish = weight is not None and not weight.min() > 0
         samples = X.shape[0]
+        self._count = samples
         self._first = np.arange(0, samples, batch_size)
         self._size = np.minimum(batch_size, samples - self._first)
         self._share = self._size / samples
-        self._losses = np.empty(len(self._first))
         self._optimizer = estimator._optimizer
-        self._rate: float | None = None
-        self._rates: NDArray[Any] | None = None
         self._copies: list[tuple[Any, Any]] = []
         self._by_output = samples * most >= _PASSES_WORTH_COPIES
         self._training = new_training(
@@ -119,16 +155,14 @@ class Epochs:
         for theirs, ours in self._copies:
             theirs[...] = ours
 
-    def _current_rates(self) -> NDArray[Any] | None:
+    def _current_rates(self, steps: int) -> NDArray[Any] | None:
         """Of each step and parameter; None for Adam, whose rate does not change."""
         optimizer = self._optimizer
         if isinstance(optimizer, AdamOptimizer):
             return None
-        if self._rates is None or self._rate != optimizer.learning_rate:
-            self._rate = optimizer.learning_rate
-            self._rates = np.empty((len(self._first), 4, 2))
-            self._rates[:] = self._rate, optimizer.momentum
-        return self._rates
+        rates = np.empty((steps, 4, 2))
+        rates[:] = optimizer.learning_rate, optimizer.momentum
+        return rates
 
     def _took(self, steps: int) -> None:
         """What scikit-learn's optimizer notes of its steps."""
@@ -140,35 +174,53 @@ class Epochs:
                 optimizer.learning_rate_init * correction / (1 - optimizer.beta_1**optimizer.t)
             )
 
+    @property
+    def most_at_once(self) -> int:
+        """How many epochs one call may take if nobody wants to see or decide anything between."""
+        changes = self._may_vanish or getattr(self._optimizer, "lr_schedule", "") == "invscaling"
+        return 1 if changes else max(1, _SAMPLES_AT_ONCE // self._count)
+
     def _steps_with_weight(self, order: NDArray[Any] | None) -> int:
         """How many steps there are before one whose weights are nothing in sum."""
-        if not self._may_vanish:
-            return len(self._first)
         weight = self._samples.weight
         weight = weight if order is None else weight[order]
         nothing = np.add.reduceat(weight, self._first) == 0
         return int(nothing.argmax()) if nothing.any() else len(nothing)
 
-    def run(self, order: NDArray[Any] | None) -> Any:
-        """Trains on all samples once, in this order, and returns their mean loss.
+    def run(self, orders: Orders, epochs: int) -> Iterator[Any]:
+        """Trains on all samples so often, and then yields the mean loss of each epoch.
+
+        Args:
+            epochs: at most :attr:`most_at_once`.
 
         Raises:
             ZeroDivisionError: NumPy's, where the weights of a batch are nothing in sum.
+            KeyboardInterrupt: after the losses of the whole epochs before it.
         """
-        count, before = self._steps_with_weight(order), self._training.taken
-        rates = self._current_rates()
-        chunk = Chunk(0, order, self._first[:count], self._size[:count])
+        drawn = orders.draw(epochs)
+        steps = len(self._first)
+        first, size = np.tile(self._first, (epochs, 1)), np.tile(self._size, epochs)
+        if drawn is not None:
+            first += self._count * np.arange(epochs)[:, None]
+        count = steps * epochs
+        if self._may_vanish:
+            count = self._steps_with_weight(None if drawn is None else drawn[0])
+        order = None if drawn is None else drawn.ravel()
+        chunk = Chunk(0, order, first.ravel()[:count], size[:count])
+        rates, losses = self._current_rates(count), np.empty(steps * epochs)
+        before, interrupt = self._training.taken, None
         try:
-            run_chunk(
-                self._training,
-                self._samples,
-                chunk,
-                None if rates is None else rates[:count],
-                self._losses,
-                stop_at_nonfinite=False,
-            )
-        finally:  # Ctrl-C comes through between two steps
-            self._took(self._training.taken - before)
-        if count < len(self._first):
+            run_chunk(self._training, self._samples, chunk, rates, losses, stop_at_nonfinite=False)
+        except KeyboardInterrupt as error:  # comes through between two steps
+            interrupt = error
+        finally:
+            taken = self._training.taken - before
+            self._took(taken)
+        if count < steps:
             np.average([0.0], weights=[0.0])
-        return self._losses @ self._share
+        if interrupt is not None:
+            orders.give_back(taken // steps + 1)
+        for epoch in range(taken // steps):
+            yield losses[epoch * steps : (epoch + 1) * steps] @ self._share
+        if interrupt is not None:
+            raise interrupt

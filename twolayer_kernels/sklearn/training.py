@@ -1,13 +1,15 @@
 """What scikit-learn's perceptrons do otherwise here: the loop of epochs, and prediction.
 
-The loop is scikit-learn's ``BaseMultilayerPerceptron._fit_stochastic`` with one call an epoch in
-the place of its batches; what it decides and says stays scikit-learn's: the split, the optimizer's
-schedule, the count of epochs without improvement, the messages.
+The loop is scikit-learn's ``BaseMultilayerPerceptron._fit_stochastic`` with one call for an epoch,
+or for several between which nobody has a say, in the place of its batches; what it decides and says
+stays scikit-learn's: the split, the optimizer's schedule, the count of epochs without improvement,
+the messages.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from sklearn.model_selection import train_test_split
 
 from .. import _cpu
 from .choice import FUSED, OWN, Engine, against_arrays, against_parameters, summary, threads
-from .epochs import Epochs
+from .epochs import Epochs, Orders
 from .versions import (
     ACTIVATIONS,
     TAKES_SAMPLE_WEIGHT,
@@ -164,25 +166,20 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
                 )
             batch_size = np.clip(self.batch_size, 1, n_samples)
 
-        in_turn = np.arange(n_samples)
-        order: Any = in_turn if self.shuffle else None
         epochs = Epochs(self, X, y, weight, batch_size, 1 if incremental else self.max_iter)
+        orders = Orders(self._random_state, n_samples, self.shuffle)
+        watched = early_stopping or self._are_epochs_watched()
         try:
             self.n_iter_ = 0
-            for _ in range(self.max_iter):
-                if self.shuffle:  # the last epoch's order again, as sklearn.utils.shuffle does
-                    drawn = in_turn.copy()
-                    self._random_state.shuffle(drawn)
-                    order = order[drawn]
-
-                self.loss_ = epochs.run(order)
+            for loss in self._losses(epochs, orders, incremental or watched):
+                self.loss_ = loss
                 self.n_iter_ += 1
                 self.t_ += n_samples
                 self.loss_curve_.append(self.loss_)
                 if self.verbose:
                     print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
 
-                if early_stopping:
+                if watched:
                     epochs.hand_back()
                 self._update_no_improvement_count(early_stopping, *held_out)
                 self._optimizer.iteration_ends(self.t_)
@@ -216,6 +213,24 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
         if early_stopping:
             self.coefs_ = self._best_coefs
             self.intercepts_ = self._best_intercepts
+
+    def _are_epochs_watched(self) -> bool:
+        """Whether somebody has replaced what scikit-learn calls after each epoch."""
+        name = "_update_no_improvement_count"
+        theirs = getattr(BaseMultilayerPerceptron, name)
+        return name in vars(self) or getattr(type(self), name) is not theirs
+
+    def _losses(self, epochs: Epochs, orders: Orders, one_by_one: bool) -> Iterator[Any]:
+        """The loss of one epoch after the other.
+
+        Those of several come from one call where training cannot end before the last of them: it
+        ends after more than ``n_iter_no_change`` epochs in a row without improvement.
+        """
+        while self.n_iter_ < self.max_iter:
+            until_the_end = self.n_iter_no_change - self._no_improvement_count + 1
+            left = self.max_iter - self.n_iter_
+            several = int(max(1, min(epochs.most_at_once, until_the_end, left)))
+            yield from epochs.run(orders, 1 if one_by_one or self.verbose else several)
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Any:
         engine = getattr(self, "engine_", None)
