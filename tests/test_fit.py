@@ -14,6 +14,7 @@ from .training import (
     OPTIMIZERS,
     assert_same_states,
     assert_untouched,
+    distance,
     loop,
     make_pair,
     make_task,
@@ -199,6 +200,59 @@ def test_a_function_of_the_step():
         ours, task.x, task.y, steps=20, loss="mse_mean", schedule=lambda step: 0.1 / (step + 1)
     )
     torch.testing.assert_close(found, wanted, rtol=EXACT, atol=0)
+
+
+def _stops_at(step):
+    if step == 7:
+        raise ZeroDivisionError("no rate for step 7")
+    return 0.9**step
+
+
+@pytest.mark.parametrize("batch_size", [None, 15])
+def test_a_scheduler_that_raises_keeps_the_steps_before_it(batch_size):
+    task = make_task("mse_mean")
+    models = make_pair(task)
+    optimizers = [torch.optim.Adam(model.parameters(), lr=0.05) for model in models]
+    schedules = [lr_scheduler.LambdaLR(optimizer, _stops_at) for optimizer in optimizers]
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    batches = [(task.x, task.y)] * 20
+    if batch_size:
+        batches = shuffled(task, 7, batch_size, generators[1])
+    with pytest.raises(ZeroDivisionError, match="no rate for step 7"):
+        loop(models[1], optimizers[1], task.loss, batches, lambda step: schedules[1].step())
+    with pytest.raises(ZeroDivisionError, match="no rate for step 7") as caught:
+        fit(
+            models[0],
+            task.x,
+            task.y,
+            steps=20,
+            batch_size=batch_size,
+            generator=generators[0],
+            optimizer=optimizers[0],
+            loss="mse_mean",
+            schedule=schedules[0],
+        )
+    assert len(caught.value.losses) == 7
+    assert distance(*models) < EXACT
+    assert_same_states(*optimizers, 1e-8)
+    assert schedules[0].last_epoch == schedules[1].last_epoch == 7
+    assert optimizers[0].param_groups[0]["lr"] == optimizers[1].param_groups[0]["lr"]
+
+
+def test_a_function_that_raises_keeps_the_steps_before_it():
+    task = make_task("mse_mean")
+    ours, plain = make_pair(task)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1.0)
+
+    def change(step):
+        optimizer.param_groups[0]["lr"] = _stops_at(step + 1)
+
+    with pytest.raises(ZeroDivisionError):
+        loop(plain, optimizer, task.loss, [(task.x, task.y)] * 20, change)
+    with pytest.raises(ZeroDivisionError, match="step 7") as caught:
+        fit(ours, task.x, task.y, steps=20, loss="mse_mean", schedule=_stops_at)
+    assert len(caught.value.losses) == 7
+    assert distance(ours, plain) < EXACT
 
 
 def test_the_count_of_steps_is_exact_whatever_the_default_dtype():

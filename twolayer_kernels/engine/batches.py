@@ -41,6 +41,10 @@ class Chunk(NamedTuple):
     first: Numbers
     size: Numbers
 
+    def until(self, count: int) -> Chunk:
+        """The first steps of it."""
+        return self._replace(first=self.first[:count], size=self.size[:count])
+
 
 class Batches:
     """The samples of each step: epochs of batches, each epoch in an order of its own.

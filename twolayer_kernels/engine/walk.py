@@ -42,9 +42,13 @@ class Schedule:
 
     longest: int | None = None  # chunk of steps
     by_epoch = False
+    failure: Exception | None = None  # after the steps whose rates there are
 
     def rates(self, begin: int, count: int) -> Reals | None:
-        """For the steps ``begin .. begin + count``; ``None``: as the optimizer's groups say."""
+        """For the steps ``begin .. begin + count``; ``None``: as the optimizer's groups say.
+
+        Of fewer steps where ``failure`` comes after these.
+        """
         return None
 
     def taken(self, steps: int) -> None:
@@ -62,8 +66,14 @@ class ByFunction(Schedule):
         self._constant_rates, self._function = constant_rates, function
 
     def rates(self, begin: int, count: int) -> Reals:
-        rates = self._constant_rates(count)
-        rates[:, :, 0] = np.array([float(self._function(begin + i)) for i in range(count)])[:, None]
+        found: list[float] = []
+        try:
+            for step in range(begin, begin + count):
+                found.append(float(self._function(step)))
+        except Exception as error:
+            self.failure = error
+        rates = self._constant_rates(len(found))
+        rates[:, :, 0] = np.array(found)[:, None]
         return rates
 
 
@@ -156,6 +166,13 @@ class Walk:
             rates = self._plan.rates(begin, count)
             if rates is None and self._callback is not None:  # which may have changed them
                 rates = self._run.constant_rates(count)
-            self._run.take(samples, chunk, rates, lambda done, loss: self._told(begin + done, loss))
+            if rates is not None:
+                chunk = chunk.until(len(rates))
+            if len(chunk.first):
+                self._run.take(
+                    samples, chunk, rates, lambda done, loss: self._told(begin + done, loss)
+                )
         finally:
             self._plan.taken(self._run.taken - begin)
+        if self._plan.failure is not None:
+            raise self._plan.failure

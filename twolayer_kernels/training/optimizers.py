@@ -240,8 +240,8 @@ class Movers:
         now = [(0.0, 0.0) if mover is None else mover.rate() for mover in self.movers]
         return np.tile(np.array(now), (count, 1, 1))
 
-    def rates(self, count: int, advance: Callable[[int], None]) -> Reals:
-        """The rates of so many steps; ``advance(i)`` is called between step ``i`` and the next.
+    def rates(self, count: int, advance: Callable[[int], bool]) -> Reals:
+        """The rates of so many steps, ``advance(i)`` called after step ``i``: until it is false.
 
         Raises:
             NotImplementedError: it changes more than rates.
@@ -250,7 +250,8 @@ class Movers:
         rates = []
         for step in range(count):
             rates.append(self.constant_rates(1))
-            advance(step)
+            if not advance(step):
+                break
             if self._wants() != wanted:
                 raise NotImplementedError(
                     "fit: the schedule turns momentum on or off, which it may do with"

@@ -32,11 +32,22 @@ class ByStep(Schedule):
             {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
             for group in self._movers.optimizer.param_groups
         ]
-        return self._movers.rates(count, lambda step: self._scheduler.step())
+
+        def advance(step: int) -> bool:
+            try:
+                self._scheduler.step()
+            except Exception as error:
+                self.failure = error
+            return self.failure is None
+
+        rates = self._movers.rates(count, advance)
+        self._ahead = len(rates)
+        return rates
 
     def taken(self, steps: int) -> None:
         if steps == self._ahead:
             return
+        self.failure = None  # of a later step
         for group, before in zip(self._movers.optimizer.param_groups, self._groups, strict=True):
             for key, value in before.items():
                 if isinstance(value, Tensor):  # which schedulers write into
