@@ -269,3 +269,42 @@ def test_what_wants_to_see_operators_is_refused():
     nn.utils.parametrizations.weight_norm(model.linear1)
     with pytest.raises(NotImplementedError, match="parametrized"):
         fit(model, X, Y, steps=1, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "turned_on"),
+    [
+        (torch.optim.Adam, {"amsgrad": True}),
+        (torch.optim.RMSprop, {"momentum": 0.9}),
+        (torch.optim.RMSprop, {"centered": True}),
+        (torch.optim.SGD, {"momentum": 0.9}),
+    ],
+)
+def test_an_option_turned_on_without_its_state(kind, turned_on):
+    """torch has a KeyError where a state is missing, but for SGD, which begins one."""
+
+    def outcome(step):
+        model = net()
+        optimizer = kind(model.parameters(), lr=0.01)
+        step(model, optimizer)
+        optimizer.param_groups[0].update(turned_on)
+        before = {name: tensor.clone() for name, tensor in weights(model).items()}
+        try:
+            step(model, optimizer)
+        except KeyError as error:
+            assert_untouched(model, before)
+            return repr(error)
+        return model.linear1.weight.detach()
+
+    def plain(model, optimizer):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(X), Y, reduction="sum").backward()
+        optimizer.step()
+
+    ours = outcome(lambda model, optimizer: fit(model, X, Y, steps=1, optimizer=optimizer))
+    theirs = outcome(plain)
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, str):
+        assert ours == theirs
+    else:
+        torch.testing.assert_close(ours, theirs)

@@ -118,6 +118,8 @@ class Mover:
         wanted = zip(kind.states, kind.wants(group), strict=True)
         self.states: dict[str, Tensor] = {}
         for name in (name for name, wants in wanted if wants):
+            if kind.counts and not self.fresh and name not in state:
+                raise KeyError(name)  # as torch does where an option was turned on since
             kept = state.get(name)
             self.states[name] = _alike(parameter) if kept is None else kept
             if self.states[name].dtype != parameter.dtype:
