@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_ctrl_c_is_said_and_ends_with_one(capsys, monkeypatch):
 
     monkeypatch.setattr(app_info, "show", stop)
     assert only_line(run("info", status=1, capsys=capsys)) == "twolayer: stopped"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_device_is_said():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "twolayer_kernels.cli", "info"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "twolayer: standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which no file can be made")
+@pytest.mark.parametrize("option", [("--out", "/proc"), ("--save", "/proc/c.pt")])
+def test_what_cannot_be_written_is_said_before_the_work(option, capsys, monkeypatch):
+    monkeypatch.setattr(train, "_show_progress", lambda *arguments: pytest.fail("was trained"))
+    line = only_line(run("train", *option, status=2, capsys=capsys))
+    assert "cannot be written" in line
 
 
 # The jobs.

@@ -146,6 +146,8 @@ def test_checkpoints_that_do_not_fit(saved, capsys):
         ({"optimizer": {"state": {}, "param_groups": []}}, "its state does not fit"),
         ({"rng": torch.zeros(3)}, "its state does not fit"),
         ({"epoch": 2}, "has 2 epochs already"),
+        ({"epoch": -5}, "it has -5 epochs"),
+        ({"config": {**content["config"], "loss": ["mse"]}}, "its config has no usable loss"),
     ):
         write(**changes)
         line = resume_problem(capsys)

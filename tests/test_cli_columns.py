@@ -169,6 +169,8 @@ TEN = "".join(f"{i},{i % 3},{i % 2}\n" for i in range(10))
         ("a,b\n" + "".join(f"1,{i}\n" for i in range(9)), (), "9 classes in 9 samples are"),
         ("a,b\n" + "".join(f"{i}e300,{i % 2}\n" for i in range(9)), (), "too large to scale"),
         ("a;b;c\n" + "1,5;1.234;1\n2,5;2.345;0\n" * 5, (), "column 'b' has a decimal point, and"),
+        ("a;b\n" + "1,5;1\n2,5;0\n" * 5 + "3.5;1\n", (), "line 12, column 'a' is 3.5, with anoth"),
+        ("a;b\n" + "1.5;1\n2.5;0\n" * 5 + "3,5;1\n", (), "line 12, column 'a' is 3,5, with anoth"),
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line(text, arguments, problem, capsys):
@@ -208,6 +210,22 @@ def test_resuming_takes_the_preparation_of_the_checkpoint(capsys):
     assert line == "twolayer: c.pt: was trained with --prepare, got --no-prepare"
     line = only_line(run(*rest, "--text", "a", status=2, capsys=capsys))
     assert line == "twolayer: c.pt: was trained with --text zip, got a"
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_resuming_takes_the_target_of_the_checkpoint(header, capsys):
+    write_table({"yes": [0, 1] * 12, "a": list(range(24)), "b": [0.5, 1.5, 2.5] * 8})
+    if not header:
+        text = Path("d.csv").read_text()
+        Path("d.csv").write_text(text.split("\n", 1)[1])
+    target = "yes" if header else "1"
+    train("d.csv", "--target", target, "--save", "c.pt")
+    rest = ("train", "--data", "d.csv", "--epochs", 2, "--resume", "c.pt")
+    run(*rest)
+    run(*rest, "--target", target)
+    capsys.readouterr()
+    line = only_line(run(*rest, "--target", "a", status=2, capsys=capsys))
+    assert line == f"twolayer: c.pt: was trained with --target {target}, got --target a"
 
 
 def test_a_prepared_checkpoint_loads_into_plain_torch():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 # The packages of the cli extra, under the names they are imported by.
@@ -36,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if package in ("torch", "numpy"):
             return _fail(f"needs {package}: pip install {package}", 2)
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        with suppress(OSError):  # what is left to be shown fits as little
+            sys.stdout.close()
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror}", 1)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

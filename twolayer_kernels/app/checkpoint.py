@@ -118,6 +118,8 @@ def load(path: Path) -> Checkpoint:
     for key, kind in (_KINDS | _FIT_KINDS).items():
         if not isinstance(content.get(key), kind):
             raise BadInput(f"{path}: is no checkpoint of --save: its {key!r} is missing or broken")
+    if content["epoch"] < 0:
+        raise BadInput(f"{path}: is no checkpoint of --save: it has {content['epoch']} epochs")
     if content["format"] != FORMAT:
         raise BadInput(f"{path}: has format {content['format']}, this version reads {FORMAT}")
     return content
@@ -135,7 +137,7 @@ def config_of(path: Path, content: Checkpoint) -> Config:
         "batch_size": lambda value: type(value) is int and value > 0,
         "lr": lambda value: type(value) is float and 0 < value < float("inf"),
         "seed": lambda value: type(value) is int and value >= 0,
-        "loss": lambda value: value in LOSSES,
+        "loss": lambda value: type(value) is str and value in LOSSES,
     }
     for name, is_sane in sane.items():
         if not is_sane(config.get(name)):

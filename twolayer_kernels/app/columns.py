@@ -176,5 +176,8 @@ def fault(cell: object) -> str:
     if cell is None or cell == "":
         return "is empty"
     if isinstance(cell, float) or is_number(str(cell), comma=True):
+        digits = re.search(r"\d[.,]\d", str(cell)) and "e" not in str(cell).lower()
+        if isinstance(cell, str) and digits:
+            return f"is {cell}, with another decimal sign than the column's other cells"
         return f"is {cell}, not a finite number"
     return f"is no number: {str(cell)[:40]!r}"

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from .columns import Array, Numbers, as_numbers, as_targets, as_text, fault
+from .columns import Array, Numbers, as_numbers, as_targets, as_text, fault, is_number
 from .failures import BadInput
 from .preparation import Column, LeftOut, Number, Preparation, Text, encoder_for, numbers_pipeline
 from .tables import Table
@@ -40,8 +40,9 @@ def _read(table: Table, place: int, text: Collection[str]) -> Numbers | None:
             advice = "; if line 1 is a header, --target with a name of it says so"
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        what = fault(cells[row].as_py())
-        table.refuse(row, name, what + advice if found.wrong[row] else what)
+        cell = cells[row].as_py()
+        told = found.wrong[row] and not is_number(str(cell), comma=True)
+        table.refuse(row, name, fault(cell) + (advice if told else ""))
     return None if wrong else found
 
 

@@ -41,6 +41,19 @@ def whole_file(path: Path) -> Iterator[str]:
         raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def check_writable(path: Path) -> None:
+    """Whether a file may be made there, found out before any work for it.
+
+    Raises:
+        BadInput: it may not.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def is_same_file(path: Path, other: Path) -> bool:
     """Whether both are there and one file."""
     return path.exists() and other.exists() and path.samefile(other)

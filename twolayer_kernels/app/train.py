@@ -15,7 +15,7 @@ from rich.table import Table
 from . import checkpoint, data, picture, told, words
 from .failures import BadInput
 from .machine import describe_backend, set_threads
-from .outputs import is_same_file, make_folder
+from .outputs import check_writable, is_same_file, make_folder
 from .preparation import Preparation
 from .training import Config, Training
 
@@ -107,7 +107,8 @@ def _resumed(options: Options, path: Path, console: Console) -> Training:
     trained_on = content["data"].get("name")
     if options.data is None and trained_on != "digits":
         raise BadInput(f"{path}: was trained on {trained_on}; name that file with --data")
-    options = _as_prepared(options, path, checkpoint.preparation_of(path, content))
+    preparation = checkpoint.preparation_of(path, content)
+    options = _with_target(_as_prepared(options, path, preparation), path, preparation)
     regression = content["data"].get("task") == "regression"
     if options.regression and not regression:
         raise BadInput(f"{path}: was trained on classes, got --regression")
@@ -140,6 +141,20 @@ def _as_prepared(options: Options, path: Path, saved: Preparation | None) -> Opt
     return replace(options, prepare=prepared, text=text)
 
 
+def _with_target(options: Options, path: Path, saved: Preparation | None) -> Options:
+    """The options with the target that the checkpoint was trained to predict."""
+    if saved is None or not saved.target:
+        return options
+    if options.target not in (None, saved.target):
+        raise BadInput(
+            f"{path}: was trained with --target {saved.target}, got --target {options.target}"
+        )
+    # A number that is named could be taken for a header's; the last column needs no name.
+    if not saved.header and saved.target == str(len(saved.columns) + 1):
+        return options
+    return replace(options, target=saved.target)
+
+
 def _check_outputs(options: Options) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise BadInput(f"{options.out}: --out must be a folder")
@@ -156,8 +171,9 @@ def _check_outputs(options: Options) -> None:
 
 
 def _make_folders(options: Options) -> None:
-    for folder in (options.out, *([options.save.parent] if options.save else [])):
-        make_folder(folder)
+    for file in (options.out / PICTURE, *([options.save] if options.save else [])):
+        make_folder(file.parent)
+        check_writable(file)
 
 
 def _score(training: Training, score: float) -> str:
