@@ -10,13 +10,15 @@ template <class S>
 constexpr Index BLOCK_N = 1024 / sizeof(S);
 // Rows whose copy of A is made at a time, and rows whose 16-bit results wait in float.
 constexpr Index BLOCK_COPY_M = 96;
-constexpr Index BLOCK_PARTIAL_M = 240;
+// Where the columns are several blocks, a copy of A of up to so many bytes serves them all.
+constexpr Index KEPT_COPY_BYTES = 1 << 22;
+constexpr Index BLOCK_PARTIAL_M = 512;
 // Tiles added into a column sum in float before they are added to the double behind it.
 constexpr int COL_SUM_TILES = 16;
 
 // Memory that a thread keeps between calls. Its size has a bound, see the sums of the blocks.
 inline ScratchBuffer& scratch_buffer(int which) {
-  static thread_local ScratchBuffer buffers[4];
+  static thread_local ScratchBuffer buffers[5];
   return buffers[which];
 }
 
@@ -137,14 +139,20 @@ class BlockedMatmul {
       : p(problem), row_sum(row_sum), col_sum(col_sum) {}
 
   void run(Range rows, Range cols) {
+    const Index room = (rows.size() + L * ceil_div(rows.size(), BLOCK_COPY_M)) * ceil_div(p.K, G);
+    keeps_copies = column_blocks<S>(cols.size()) > 1 && needs_copy(p.a, p.K) &&
+                   room * Index(sizeof(P)) <= KEPT_COPY_BYTES;
+    if (keeps_copies) copies = scratch<P>(4, room);
     for (Index block = 0; block < column_blocks<S>(cols.size()); ++block) {
       const Range c = column_block<S>(cols.size(), block);
       run_columns(rows, {cols.begin + c.begin, cols.begin + c.end});
+      are_copied = keeps_copies;
     }
   }
 
  private:
   void run_columns(Range rows, Range cols) {
+    next_copy = 0;
     const Index width = ceil_div(cols.size(), L) * L;
     col_bias = nullptr;
     if (p.col_bias) {
@@ -208,7 +216,7 @@ class BlockedMatmul {
     first_k_block = last_k_block = true;
     const Index vectors = ceil_div(cols.size(), L), panels = ceil_div(vectors, MAX_NV);
     const Index heights = ceil_div(rows.size(), MAX_MR);
-    const Matrix<const S> a = widened_rows(rows);
+    const Matrix<const P> a = packed_rows(rows);
     for (Index panel = 0; panel < panels; ++panel) {
       const Range v = part(vectors, panels, panel);
       const Index n = cols.begin + v.begin * L, last = cols.end - (n + (v.size() - 1) * L);
@@ -226,32 +234,14 @@ class BlockedMatmul {
     hand_over(rows, cols);
   }
 
-  // A few rows of A in the type of the sums.
-  Matrix<const S> widened_rows(Range rows) {
+  // A few rows of A in packed elements.
+  Matrix<const P> packed_rows(Range rows) {
     const Matrix<const T> a = p.a.from_row(rows.begin);
-    if constexpr (std::is_same_v<T, S>) {
+    if constexpr (std::is_same_v<T, P>) {
       return a;
     } else {
-      S* const copy = scratch<S>(3, IN_PLACE_ELEMENTS);
-      // In vectors along the side on which A is adjacent; along its rows where it is on neither.
-      const bool by_column = a.row_stride == 1 && a.col_stride != 1;
-      const Matrix<const T> from = by_column ? a.transposed() : a;
-      const Index lines = by_column ? p.K : rows.size(), length = by_column ? rows.size() : p.K;
-      for (Index line = 0; line < lines; ++line) {
-        for (Index i = 0; i < length; i += L) {
-          const int used = int(length - i < L ? length - i : L);
-          const T* const first = from.data + line * from.row_stride + i * from.col_stride;
-          Vec<S> values = {};
-          if (from.col_stride == 1) {
-            values = widen(first, used);
-          } else {
-            for (int j = 0; j < used; ++j) values[j] = widen_one(first + j * from.col_stride);
-          }
-          store_first(copy + line * length + i, values, used);
-        }
-      }
-      if (by_column) return {copy, 1, length};
-      return {copy, p.K, 1};
+      const Index room = ceil_div(rows.size(), L) * L * ceil_div(p.K, G);
+      return pack_rows<T>(rows.size(), p.K, a, scratch<P>(3, room));
     }
   }
 
@@ -300,8 +290,7 @@ class BlockedMatmul {
       for (Index block = 0; block < blocks; ++block) {
         const Range part = vector_part(rows.size(), L, blocks, block);
         const Range m = {rows.begin + part.begin, rows.begin + part.end};
-        const auto copy = pack_rows<T>(m.size(), K, a.from_row(m.begin), own + packed_size);
-        run_tiles(m, cols, groups, copy, packed);
+        run_tiles(m, cols, groups, copy_of(m, a.from_row(m.begin), K, own + packed_size), packed);
       }
     } else if constexpr (sizeof(T) * G == sizeof(P)) {
       const T* first = a.from_row(rows.begin).data;
@@ -309,6 +298,16 @@ class BlockedMatmul {
                                         a.col_stride};
       run_tiles(rows, cols, groups, in_place, packed);
     }
+  }
+
+  // Of a block of A: the one that an earlier block of columns had, or a new one.
+  Matrix<const P> copy_of(Range rows, Matrix<const T> a, Index K, P* room) {
+    if (keeps_copies) {  // each block of columns comes by the same blocks of A in the same order
+      room = copies + next_copy;
+      next_copy += ceil_div(rows.size(), L) * L * ceil_div(K, G);
+    }
+    if (are_copied) return view_of_packed_rows<T>(rows.size(), K, a, room);
+    return pack_rows<T>(rows.size(), K, a, room);
   }
 
   // K counts packed elements; a: the rows of A from rows.begin on.
@@ -401,6 +400,9 @@ class BlockedMatmul {
   Matrix<S> partial;
   Index partial_row = 0, partial_col = 0;  // the element of C that `partial` begins with
   bool first_k_block = true, last_k_block = true;
+  bool keeps_copies = false, are_copied = false;  // of the blocks of A, for the next columns
+  P* copies = nullptr;
+  Index next_copy = 0;
 };
 
 template <class T>

@@ -88,3 +88,31 @@ def test_every_epilogue(dtype, size, layout):
         for name in wanted:
             label = f"{name} of {'+'.join(epilogue)} on {threads} threads"
             assert_equal(label, results[name], wanted[name].to(results[name].dtype))
+
+
+# Rows that are copied in several blocks for several blocks of columns, with one and more of K; few
+# rows beside a B in rows, with ends of all sides.
+COPIED = [(200, 600, 130), (230, 530, 1101), (530, 300, 1040)]
+IN_PLACE = [
+    (M, N, K) for M, N in ((1, 33), (5, 64), (6, 90), (13, 16), (24, 130)) for K in (9, 510)
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
+@pytest.mark.parametrize("size", COPIED + IN_PLACE, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize("by_column", [False, True], ids=["a_in_rows", "a_in_columns"])
+def test_every_term_counts(dtype, size, by_column):
+    """Small whole numbers: the sums are exact, and few enough for bfloat16 to hold."""
+    M, N, K = size
+    generator = torch.Generator().manual_seed(2)
+    a, b = (
+        torch.randint(-1, 2, shape, generator=generator).to(dtype) for shape in ((M, K), (K, N))
+    )
+    wanted = a.double() @ b.double()
+    assert wanted.abs().max() <= 256
+    if by_column:
+        a = a.T.contiguous().T
+    for threads in (1, 3):
+        out = torch.full((M, N), torch.nan, dtype=dtype)
+        _cpu.matmul(threads, a, b, out)
+        assert_equal(f"{threads} threads", out, wanted.to(dtype))
