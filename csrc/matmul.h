@@ -44,6 +44,9 @@ struct Matmul {
   // other threads have written than they have saved.
   bool is_last = false;
 
+  // Whether C may go past the caches: it is large, and nothing reads it soon.
+  bool streams = false;
+
   // B as a kernel's pack_operand() left it, in the place of `b`. C must have a unit column stride.
   const void* packed_b = nullptr;
 };
@@ -91,6 +94,10 @@ Matmul<T> transposed(const Matmul<T>& p) {
 
 // Threads, of at most `threads`, that a product of this size is worth.
 Index useful_threads(Index M, Index N, Index K, Index threads, bool is_last = false);
+
+// Whether a result of so many bytes is better written past the caches: it would push out everything
+// else, and be read from memory before it is written.
+inline bool is_streamed(Index bytes) { return bytes >= Index(1) << 24; }
 
 // Runs the product on at most `threads` threads. The result does not depend on the run, and in
 // C not on the number of threads either; row_sum and col_sum depend on it in the last bits.

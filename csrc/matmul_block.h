@@ -143,11 +143,13 @@ class BlockedMatmul {
     keeps_copies = column_blocks<S>(cols.size()) > 1 && needs_copy(p.a, p.K) &&
                    room * Index(sizeof(P)) <= KEPT_COPY_BYTES;
     if (keeps_copies) copies = scratch<P>(4, room);
+    streams = p.streams && are_streamed();
     for (Index block = 0; block < column_blocks<S>(cols.size()); ++block) {
       const Range c = column_block<S>(cols.size(), block);
       run_columns(rows, {cols.begin + c.begin, cols.begin + c.end});
       are_copied = keeps_copies;
     }
+    if (streams) drain_streams();
   }
 
  private:
@@ -189,6 +191,14 @@ class BlockedMatmul {
       run_rows({m, m + step < rows.end ? m + step : rows.end}, cols, waits);
     }
     if (col_sum) flush_col_sum(cols);
+  }
+
+  // Whether the vectors of C can be written past the caches: whole ones of full precision, each
+  // once.
+  bool are_streamed() const {
+    const Index row = p.c.row_stride * Index(sizeof(T));
+    const bool aligned = reinterpret_cast<std::uintptr_t>(p.c.data) % VECTOR_BYTES == 0;
+    return sums_fit_c && depth_blocks<T>(p.K) == 1 && aligned && row % VECTOR_BYTES == 0;
   }
 
   // All of K and of the columns for a few rows, without a copy of anything.
@@ -355,6 +365,7 @@ class BlockedMatmul {
     TileStore<T> out = {};
     out.add_partial = !first_k_block || p.resume;
     out.finish = last_k_block && !p.suspend && !p.taker;
+    out.streams = streams;
     out.partial_stride = partial.row_stride;
     out.c_stride = p.c.row_stride;
     out.row_bias = {p.row_bias ? p.row_bias.data + m * p.row_bias.stride : nullptr,
@@ -400,6 +411,7 @@ class BlockedMatmul {
   Matrix<S> partial;
   Index partial_row = 0, partial_col = 0;  // the element of C that `partial` begins with
   bool first_k_block = true, last_k_block = true;
+  bool streams = false;
   bool keeps_copies = false, are_copied = false;  // of the blocks of A, for the next columns
   P* copies = nullptr;
   Index next_copy = 0;

@@ -15,7 +15,8 @@ struct TileStore {
   using S = Sum<T>;
   int last_lanes;  // columns in use of the last vector, 1 .. lanes
   bool add_partial;
-  bool finish;  // run the epilogue and write c; else leave the sums in `partial`
+  bool streams;  // the result goes past the caches
+  bool finish;   // run the epilogue and write c; else leave the sums in `partial`
   S* partial;
   Index partial_stride;
   T* c;
@@ -91,6 +92,17 @@ __attribute__((always_inline)) inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV]
 #pragma GCC unroll 8
   for (int i = 0; i < MR; ++i) {
     T* p = out.c + i * out.c_stride;
+    if (out.streams) {
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) {
+        if (j < NV - 1 || out.last_lanes == L) {
+          stream(p + j * L, acc[i][j]);
+        } else {
+          narrow(p + j * L, acc[i][j], out.last_lanes);
+        }
+      }
+      continue;
+    }
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) narrow(p + j * L, acc[i][j], used(j));
   }

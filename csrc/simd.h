@@ -192,6 +192,25 @@ inline void narrow(float* p, Vec<float> v, int n) { store_first(p, v, n); }
 inline Vec<double> widen(const double* p, int n) { return load_first(p, n); }
 inline void narrow(double* p, Vec<double> v, int n) { store_first(p, v, n); }
 
+// Past the caches, to whole vectors of aligned memory; drain_streams() before others read it.
+template <class T>
+inline void stream(T* p, Vec<Sum<T>> v) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) return _mm512_stream_ps(p, (__m512)v);
+  if constexpr (std::is_same_v<T, double>) return _mm512_stream_pd(p, (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<T, float>) return _mm256_stream_ps(p, (__m256)v);
+  if constexpr (std::is_same_v<T, double>) return _mm256_stream_pd(p, (__m256d)v);
+#endif
+  narrow(p, v, lanes<Sum<T>>);
+}
+
+inline void drain_streams() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 template <class T>
 inline Sum<T> widen_one(const T* p) {
   return widen(p, 1)[0];

@@ -125,13 +125,15 @@ void mask_gradient(Index rows, Index cols, Matrix<const T> grad, Matrix<const T>
 // relu(x w^T + b) or x w^T + b.
 template <class T>
 void linear(Index batch, Index in_features, Index out_features, Matrix<const T> x,
-            Matrix<const T> w, Vector<const T> b, bool relu, Matrix<T> out, int threads) {
+            Matrix<const T> w, Vector<const T> b, bool relu, Matrix<T> out, int threads,
+            bool streams = false) {
   Matmul<T> p;
   p.M = batch, p.N = out_features, p.K = in_features;
   p.a = x, p.b = w.transposed(), p.c = out;
   p.col_bias = b;
   p.relu = relu;
   p.is_last = !relu;  // the second product reads the hidden layer
+  p.streams = streams;
   matmul(p, threads);
 }
 
@@ -143,6 +145,7 @@ class WeightGradient {
   WeightGradient(T* grad, Index rows, Index cols, bool chunked) {
     p.M = rows, p.N = cols;
     p.c = row_major(grad, cols);
+    p.streams = !chunked && is_streamed(rows * cols * Index(sizeof(T)));
     if (grad != nullptr && chunked && sizeof(T) != sizeof(Sum<T>)) {
       sums.resize(rows * cols);
       p.partial = row_major(sums.data(), cols);
@@ -228,13 +231,14 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
   const Index in = f.shape.in_features, hidden = f.shape.hidden_features;
   const Index out = f.shape.out_features;
   const Index chunk = f.a ? f.shape.batch : chunk_rows(f.shape.batch, hidden, sizeof(T));
+  const bool streams = is_streamed(f.shape.batch * out * Index(sizeof(T)));
   const TrimScratch trim;
   const auto compute = [&](Index first, Index rows, bool samples_along, Index count) {
     const Matrix<T> a =
         f.a ? f.a.from_row(first) : hidden_scratch<T>(0, rows, hidden, samples_along);
     linear(rows, in, hidden, f.x.from_row(first), f.w1, f.b1, true, a, int(count));
     linear<T>(rows, hidden, out, a, f.w2, f.b2, false, row_major(f.y, out).from_row(first),
-              int(count));
+              int(count), streams);
   };
   gathered(f.shape, threads, [&] {
     for (Index row = 0; row < f.shape.batch; row += chunk) {
@@ -275,6 +279,7 @@ void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
       Matmul<T> p;
       p.M = rows, p.N = in, p.K = out;
       p.a = dh, p.b = f.w, p.c = grad_x.from_row(row);
+      p.streams = is_streamed(f.batch * in * Index(sizeof(T)));
       matmul(p, threads);
     }
     row += rows;
@@ -325,6 +330,7 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
           Matmul<T> q;
           q.M = rows, q.N = in, q.K = hidden;
           q.a = dh, q.b = f.w1, q.c = grad_x.from_row(row);
+          q.streams = is_streamed(batch * in * Index(sizeof(T)));
           matmul(q, threads);
         }
       }

@@ -134,3 +134,28 @@ def test_what_overflows_float16_is_infinite(backend):
     assert results["y"].isinf().any()
     assert results["y"].isfinite().any()
     check_exact(problem, results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sizes", [(1100, 3, 5, 4096), (1100, 3, 5, 4090), (5, 4096, 1100, 3)])
+def test_results_that_go_past_the_caches(dtype, sizes):
+    """Outputs or a weight's gradient of 16 MB and more, in rows of whole vectors and in others."""
+    batch, in_features, hidden, out = sizes
+    generator = torch.Generator().manual_seed(3)
+
+    def integers(*shape):
+        return torch.randint(-2, 3, shape, generator=generator).to(dtype)
+
+    x = integers(batch, in_features).requires_grad_()
+    shapes = ((hidden, in_features), (out, hidden), (hidden,), (out,))
+    parameters = [integers(*shape).requires_grad_() for shape in shapes]
+    w1, w2, b1, b2 = parameters
+    grad = integers(batch, out)
+    wanted = (x @ w1.T + b1).relu() @ w2.T + b2
+    for result in (functional.two_layer(x, w1, w2, b1, b2), wanted):
+        found = torch.autograd.grad(result, [x, *parameters], grad)
+        if result is not wanted:
+            ours, gradients = result, found
+    assert torch.equal(ours, wanted)
+    for mine, theirs in zip(gradients, found, strict=True):
+        assert torch.equal(mine, theirs)
