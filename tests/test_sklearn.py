@@ -19,8 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from twolayer_kernels import sklearn as ours
 from twolayer_kernels.engine import run_chunk
 from twolayer_kernels.sklearn import epochs
-from twolayer_kernels.sklearn.epochs import Orders
-from twolayer_kernels.sklearn.versions import TAKES_SAMPLE_WEIGHT
+from twolayer_kernels.sklearn.epochs import Epochs, Orders
+from twolayer_kernels.sklearn.versions import TAKES_SAMPLE_WEIGHT, SGDOptimizer
 
 from .sklearn_cases import (
     CLASSES,
@@ -244,6 +244,80 @@ def test_an_interrupt_within_the_third_of_several_epochs(kind, monkeypatch):
     assert fused._optimizer.t == 2 * steps + 1
     np.testing.assert_allclose(fused.loss_curve_, plain.loss_curve_[:2], rtol=1e-12)
     assert states[0].randint(1 << 30) == states[1].randint(1 << 30)
+
+
+@KINDS
+@pytest.mark.parametrize("where", ["draw", "note", "loss"])
+def test_an_interrupt_anywhere_leaves_what_was_trained(kind, where, monkeypatch):
+    """Epochs, steps, losses and the generator's draws agree, as they do in scikit-learn."""
+    inputs, target = data(kind)
+    steps = -(-len(inputs) // 5)
+    calls = []
+
+    def at_the_second(call):
+        def wrapper(*arguments):
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return call(*arguments)
+
+        return wrapper
+
+    if where == "draw":
+        monkeypatch.setattr(Orders, "draw", at_the_second(Orders.draw))
+    elif where == "note":
+        monkeypatch.setattr(Epochs, "_note_steps", at_the_second(Epochs._note_steps))
+
+    trained = ours.FusedTraining._epochs
+
+    def interrupted(*arguments):  # among the losses of several epochs
+        for number, loss in enumerate(trained(*arguments)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield loss
+
+    if where == "loss":
+        monkeypatch.setattr(ours.FusedTraining, "_epochs", interrupted)
+    state = np.random.RandomState(5)
+    fused = CLASSES[kind][0](random_state=state, batch_size=5, max_iter=90)
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        fused.fit(inputs, target)
+    assert 0 < fused.n_iter_ == len(fused.loss_curve_) < 90
+    assert fused._optimizer.t == fused.n_iter_ * steps
+    assert fused.t_ == fused.n_iter_ * len(inputs)
+    other = np.random.RandomState(5)
+    plain = CLASSES[kind][1](random_state=other, batch_size=5, max_iter=fused.n_iter_)
+    quiet(plain, inputs, target)
+    np.testing.assert_allclose(fused.loss_curve_, plain.loss_curve_, rtol=1e-9)
+    assert state.randint(1 << 30) == other.randint(1 << 30)
+
+
+@KINDS
+def test_a_patched_end_of_epochs_is_followed(kind, monkeypatch):
+    inputs, target = data(kind)
+
+    def halve(self, time_step):
+        self.learning_rate *= 0.5
+
+    monkeypatch.setattr(SGDOptimizer, "iteration_ends", halve)
+    fused, plain = (
+        quiet(cls(random_state=0, max_iter=8, **SGD), inputs, target) for cls in CLASSES[kind]
+    )
+    np.testing.assert_allclose(fused.loss_curve_, plain.loss_curve_, rtol=1e-12)
+
+
+@KINDS
+def test_an_error_after_the_first_epoch_comes_after_one_epoch(kind):
+    """Without a best loss, which early_stopping does not keep, scikit-learn compares with None."""
+    inputs, target = data(kind)
+    seen = []
+    for cls in CLASSES[kind]:
+        model = quiet(cls(random_state=0, early_stopping=True, max_iter=3), inputs, target)
+        model.set_params(early_stopping=False, warm_start=True)
+        with pytest.raises(TypeError) as caught:
+            model.fit(inputs, target)
+        seen.append((str(caught.value), model.n_iter_, model._optimizer.t))
+    assert seen[0] == seen[1]
 
 
 @KINDS

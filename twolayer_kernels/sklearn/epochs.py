@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..engine import Chunk, Samples, new_training, run_chunk
 from .choice import LOSSES, plain, threads
-from .versions import ADAM_IS_WIDE, AdamOptimizer
+from .versions import ADAM_IS_WIDE, AdamOptimizer, is_iteration_end_replaced
 
 
 def _as_states(states: list[Any], parameters: list[Any]) -> list[Any]:
@@ -39,7 +39,9 @@ class Orders:
     def __init__(self, random_state: np.random.RandomState, samples: int, shuffle: bool) -> None:
         self._random_state, self._shuffle = random_state, shuffle
         self._order = np.arange(samples)
-        self._before: tuple[Any, NDArray[Any]] | None = None  # the last draw, if it can be undone
+        self._drawn = 0  # epochs, with those of the last draw
+        # Before the last draw, if it can be undone: generator, order and epochs.
+        self._before: tuple[Any, NDArray[Any], int] | None = None
 
     def draw(self, epochs: int) -> NDArray[Any] | None:
         """Of so many epochs, ``(epochs, samples)``; None: the samples stay in turn."""
@@ -47,19 +49,22 @@ class Orders:
             return None
         self._before = None
         if epochs > 1:
-            self._before = (self._random_state.get_state(legacy=False), self._order.copy())
+            state = self._random_state.get_state(legacy=False)
+            self._before = (state, self._order.copy(), self._drawn)
         orders = np.empty((epochs, len(self._order)), self._order.dtype)
         for order in orders:
             self._random_state.shuffle(self._order)
             order[:] = self._order
+        self._drawn += epochs
         return orders
 
     def give_back(self, begun: int) -> None:
-        """Only so many epochs of the last draw have begun."""
+        """Only so many epochs have begun, in all."""
         if self._before is not None:
-            state, self._order = self._before
+            state, self._order, self._drawn = self._before
             self._random_state.set_state(state)
-            self.draw(begun)
+            if begun > self._drawn:
+                self.draw(begun - self._drawn)
 
 
 # Passes of a sample from which copying a weight in and out costs less than its order.
@@ -79,10 +84,18 @@ class Epochs:
         weight: ``(samples,)`` or ``None``.
         batch_size: samples of a step.
         most: epochs that there may be.
+        orders: of the samples.
     """
 
     def __init__(
-        self, estimator: Any, X: Any, y: Any, weight: Any, batch_size: int, most: int
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        weight: Any,
+        batch_size: int,
+        most: int,
+        orders: Orders,
     ) -> None:
         (w1, w2), (b1, b2) = estimator.coefs_, estimator.intercepts_
         dtype = w1.dtype
@@ -95,11 +108,13 @@ class Epochs:
         )
         self._may_vanish = weight is not None and not weight.min() > 0
         samples = X.shape[0]
-        self._count = samples
         self._first = np.arange(0, samples, batch_size)
         self._size = np.minimum(batch_size, samples - self._first)
         self._share = self._size / samples
+        self._orders = orders
+        self._losses: list[NDArray[Any]] = []  # of the steps of each call
         self._optimizer = estimator._optimizer
+        self._steps_before = getattr(self._optimizer, "t", 0)
         self._copies: list[tuple[Any, Any]] = []
         self._by_output = samples * most >= _PASSES_WORTH_COPIES
         self._training = new_training(
@@ -164,11 +179,11 @@ class Epochs:
         rates[:] = optimizer.learning_rate, optimizer.momentum
         return rates
 
-    def _took(self, steps: int) -> None:
+    def _note_steps(self) -> None:
         """What scikit-learn's optimizer notes of its steps."""
         optimizer = self._optimizer
-        if steps and isinstance(optimizer, AdamOptimizer):
-            optimizer.t += steps
+        if self._training.taken and isinstance(optimizer, AdamOptimizer):
+            optimizer.t = self._steps_before + self._training.taken
             correction = np.sqrt(1 - optimizer.beta_2**optimizer.t)
             optimizer.learning_rate = (
                 optimizer.learning_rate_init * correction / (1 - optimizer.beta_1**optimizer.t)
@@ -177,8 +192,11 @@ class Epochs:
     @property
     def most_at_once(self) -> int:
         """How many epochs one call may take if nobody wants to see or decide anything between."""
-        changes = self._may_vanish or getattr(self._optimizer, "lr_schedule", "") == "invscaling"
-        return 1 if changes else max(1, _SAMPLES_AT_ONCE // self._count)
+        optimizer = self._optimizer
+        changes = getattr(optimizer, "lr_schedule", "") == "invscaling"
+        if self._may_vanish or changes or is_iteration_end_replaced(optimizer):
+            return 1
+        return max(1, _SAMPLES_AT_ONCE // len(self._samples.x))
 
     def _steps_with_weight(self, order: NDArray[Any] | None) -> int:
         """How many steps there are before one whose weights are nothing in sum."""
@@ -187,7 +205,7 @@ class Epochs:
         nothing = np.add.reduceat(weight, self._first) == 0
         return int(nothing.argmax()) if nothing.any() else len(nothing)
 
-    def run(self, orders: Orders, epochs: int) -> Iterator[Any]:
+    def run(self, epochs: int) -> Iterator[Any]:
         """Trains on all samples so often, and then yields the mean loss of each epoch.
 
         Args:
@@ -195,32 +213,35 @@ class Epochs:
 
         Raises:
             ZeroDivisionError: NumPy's, where the weights of a batch are nothing in sum.
-            KeyboardInterrupt: after the losses of the whole epochs before it.
         """
-        drawn = orders.draw(epochs)
+        drawn = self._orders.draw(epochs)
         steps = len(self._first)
         first, size = np.tile(self._first, (epochs, 1)), np.tile(self._size, epochs)
         if drawn is not None:
-            first += self._count * np.arange(epochs)[:, None]
+            first += len(self._samples.x) * np.arange(epochs)[:, None]
         count = steps * epochs
         if self._may_vanish:
             count = self._steps_with_weight(None if drawn is None else drawn[0])
         order = None if drawn is None else drawn.ravel()
         chunk = Chunk(0, order, first.ravel()[:count], size[:count])
         rates, losses = self._current_rates(count), np.empty(steps * epochs)
-        before, interrupt = self._training.taken, None
+        self._losses.append(losses)
         try:
             run_chunk(self._training, self._samples, chunk, rates, losses, stop_at_nonfinite=False)
-        except KeyboardInterrupt as error:  # comes through between two steps
-            interrupt = error
         finally:
-            taken = self._training.taken - before
-            self._took(taken)
+            self._note_steps()
         if count < steps:
             np.average([0.0], weights=[0.0])
-        if interrupt is not None:
-            orders.give_back(taken // steps + 1)
-        for epoch in range(taken // steps):
-            yield losses[epoch * steps : (epoch + 1) * steps] @ self._share
-        if interrupt is not None:
-            raise interrupt
+        yield from losses.reshape(epochs, steps) @ self._share
+
+    def settle(self) -> list[Any]:
+        """After Ctrl-C, wherever it came: the mean losses of the epochs that are whole.
+
+        Optimizer and orders are left as after the steps that were taken.
+        """
+        self._note_steps()
+        steps = len(self._first)
+        whole, more = divmod(self._training.taken, steps)
+        self._orders.give_back(whole + (more > 0))
+        losses = np.concatenate([np.empty(0), *self._losses])[: whole * steps]
+        return list(losses.reshape(whole, steps) @ self._share)

@@ -26,6 +26,7 @@ from .versions import (
     AdamOptimizer,
     BaseMultilayerPerceptron,
     SGDOptimizer,
+    are_epochs_watched,
     validate_data,
 )
 
@@ -95,6 +96,9 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     engine_: Engine
     _no_improvement_count: int
+    best_loss_: Any
+    n_iter_: int
+    t_: int
 
     def _all_weights(self, y: Any, sample_weight: Any) -> Any:
         """Of the samples: (samples,) or None."""
@@ -166,12 +170,14 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
                 )
             batch_size = np.clip(self.batch_size, 1, n_samples)
 
-        epochs = Epochs(self, X, y, weight, batch_size, 1 if incremental else self.max_iter)
         orders = Orders(self._random_state, n_samples, self.shuffle)
-        watched = early_stopping or self._are_epochs_watched()
+        most = 1 if incremental else self.max_iter
+        epochs = Epochs(self, X, y, weight, batch_size, most, orders)
+        watched = early_stopping or are_epochs_watched(self)
+        samples_before, epochs_before = self.t_, len(self.loss_curve_)
         try:
             self.n_iter_ = 0
-            for loss in self._losses(epochs, orders, incremental or watched):
+            for loss in self._epochs(epochs, incremental or watched):
                 self.loss_ = loss
                 self.n_iter_ += 1
                 self.t_ += n_samples
@@ -206,6 +212,9 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
                         stacklevel=2,
                     )
         except KeyboardInterrupt:
+            losses = epochs.settle()
+            if self.n_iter_ != len(losses) or len(self.loss_curve_) != epochs_before + len(losses):
+                self._note_epochs(losses, epochs_before, samples_before + len(losses) * n_samples)
             warnings.warn("Training interrupted by user.", stacklevel=2)
         finally:
             epochs.hand_back()
@@ -214,23 +223,28 @@ class FusedTraining(BaseMultilayerPerceptron):  # type: ignore[misc]
             self.coefs_ = self._best_coefs
             self.intercepts_ = self._best_intercepts
 
-    def _are_epochs_watched(self) -> bool:
-        """Whether somebody has replaced what scikit-learn calls after each epoch."""
-        name = "_update_no_improvement_count"
-        theirs = getattr(BaseMultilayerPerceptron, name)
-        return name in vars(self) or getattr(type(self), name) is not theirs
+    def _note_epochs(self, losses: list[Any], before: int, samples: int) -> None:
+        """These epochs have been: what the loop would have noted of them."""
+        self.n_iter_, self.t_ = len(losses), samples
+        self.loss_curve_[before:] = losses
+        if losses:
+            self.loss_ = losses[-1]
+        if self.best_loss_ is not None:
+            self.best_loss_ = min([self.best_loss_, *losses])
 
-    def _losses(self, epochs: Epochs, orders: Orders, one_by_one: bool) -> Iterator[Any]:
-        """The loss of one epoch after the other.
+    def _epochs(self, epochs: Epochs, one_by_one: bool) -> Iterator[Any]:
+        """Trains, and gives the loss of one epoch after the other.
 
-        Those of several come from one call where training cannot end before the last of them: it
-        ends after more than ``n_iter_no_change`` epochs in a row without improvement.
+        Several run in one call where training cannot end before the last of them: it ends after
+        more than ``n_iter_no_change`` epochs in a row without improvement. (Without a best loss,
+        left by ``early_stopping``, the first epoch ends it with an error.)
         """
+        one_by_one = one_by_one or self.verbose or self.best_loss_ is None
         while self.n_iter_ < self.max_iter:
             until_the_end = self.n_iter_no_change - self._no_improvement_count + 1
             left = self.max_iter - self.n_iter_
             several = int(max(1, min(epochs.most_at_once, until_the_end, left)))
-            yield from epochs.run(orders, 1 if one_by_one or self.verbose else several)
+            yield from epochs.run(1 if one_by_one else several)
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Any:
         engine = getattr(self, "engine_", None)

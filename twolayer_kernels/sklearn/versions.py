@@ -20,6 +20,25 @@ from sklearn.neural_network._stochastic_optimizers import (
     SGDOptimizer as SGDOptimizer,
 )
 
+# What scikit-learn calls after each epoch, as it was when this was imported.
+_ITERATION_ENDS = {cls: cls.iteration_ends for cls in (AdamOptimizer, SGDOptimizer)}
+_COUNTS = "_update_no_improvement_count"
+_COUNT = getattr(BaseMultilayerPerceptron, _COUNTS)
+
+
+def is_iteration_end_replaced(optimizer: Any) -> bool:
+    """Whether somebody else's code ends the optimizer's epochs."""
+    own = "iteration_ends" in vars(optimizer)
+    return own or type(optimizer).iteration_ends is not _ITERATION_ENDS.get(type(optimizer))
+
+
+def are_epochs_watched(estimator: Any) -> bool:
+    """Whether somebody else's code is called after each epoch, or when an attribute changes."""
+    kind: Any = type(estimator)
+    replaced = _COUNTS in vars(estimator) or getattr(kind, _COUNTS) is not _COUNT
+    return replaced or kind.__setattr__ is not object.__setattr__
+
+
 # Since 1.7: fit, the losses and the validation score take sample weights.
 TAKES_SAMPLE_WEIGHT = (
     "sample_weight" in inspect.signature(BaseMultilayerPerceptron._fit_stochastic).parameters
