@@ -9,12 +9,16 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
+from torch.optim import lr_scheduler
 
 from twolayer_kernels import fit
+from twolayer_kernels.numpy import fit as numpy_fit
 
 from .training import (
+    assert_same_states,
     assert_untouched,
     loop,
     make_pair,
@@ -167,3 +171,55 @@ assert "torch._dynamo" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1000  # milliseconds; 5 on an idle machine, see the benches
+
+
+def test_wherever_ctrl_c_comes_all_is_as_after_one_step():
+    """Weights, the counts and moments of Adam, the scheduler and the generator agree."""
+    random = np.random.default_rng(0)
+    task = make_task("mse_mean", torch.float32, samples=60, widths=(4, 8, 2))
+    heard = 0
+    for _ in range(25):
+        models = make_pair(task)
+        optimizers = [torch.optim.Adam(model.parameters(), lr=1e-3) for model in models]
+        schedules = [lr_scheduler.StepLR(optimizer, 50, 0.99) for optimizer in optimizers]
+        generators = [torch.Generator().manual_seed(4) for _ in models]
+
+        def run(place, steps, task=task, models=models, optimizers=optimizers,
+                schedules=schedules, generators=generators):  # fmt: skip
+            fit(
+                models[place], task.x, task.y, steps=steps, batch_size=20, loss="mse_mean",
+                optimizer=optimizers[place], schedule=schedules[place],
+                generator=generators[place], callback=lambda *_: None, callback_every=10,
+            )  # fmt: skip
+
+        timer = threading.Timer(random.uniform(0.01, 0.08), signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            run(0, 10**6)
+        steps = len(caught.value.losses) if hasattr(caught.value, "losses") else 0
+        heard += steps > 0
+        if steps:
+            run(1, steps)
+        assert_untouched(models[0], weights(models[1]))
+        assert_same_states(*optimizers, 0)
+        assert schedules[0].state_dict() == schedules[1].state_dict()
+        assert torch.equal(generators[0].get_state(), generators[1].get_state())
+    assert heard > 5
+
+
+def test_ctrl_c_while_orders_are_drawn_leaves_the_generator_where_it_was():
+    drawn = []
+
+    class Random(np.random.Generator):
+        def permutation(self, count):
+            drawn.append(count)
+            if len(drawn) == 3:
+                raise KeyboardInterrupt
+            return super().permutation(count)
+
+    random = Random(np.random.PCG64(1))
+    w1, w2 = np.ones((4, 3)), np.ones((1, 4))
+    with pytest.raises(KeyboardInterrupt):
+        numpy_fit(np.ones((20, 3)), np.ones((20, 1)), w1, w2, epochs=9, batch_size=5, rng=random)
+    assert random.bit_generator.state == np.random.PCG64(1).state
+    np.testing.assert_array_equal(w1, 1.0)

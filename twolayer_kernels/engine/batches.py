@@ -84,11 +84,13 @@ class Batches:
         """Keeps the orders of these epochs, drawing those that are new."""
         assert self._draw is not None
         kept = self._order[(epoch - self._first_epoch) * self.samples :]
+        # Noted before anything is drawn: wherever Ctrl-C comes, the source can be put back.
+        begin, self._drawn_from = self._next_epoch, self._next_epoch
         self._state = self._draw.state()
-        self._drawn_from = self._next_epoch
-        new = [self._draw.permutation(self.samples) for _ in range(self._next_epoch, end)]
+        self._next_epoch = max(end, begin)
+        new = [self._draw.permutation(self.samples) for _ in range(begin, end)]
         self._order = np.concatenate([kept, *new]) if new else kept
-        self._first_epoch, self._next_epoch = epoch, max(end, self._next_epoch)
+        self._first_epoch = epoch
 
     def give_back(self, steps: int) -> None:
         """Leaves the source as a loop would that had ended after so many steps."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from .batches import Batches, Chunk, Samples
 from .steps import Reals, Told
+from .undisturbed import undisturbed
 
 
 class Run(Protocol):
@@ -140,17 +141,26 @@ class Walk:
         return min(stops)
 
     def go(self) -> None:
+        self._unsettled = False
+        self._asked: int | None = None  # the steps taken when rates were asked for
+        try:
+            self._go()
+        except BaseException:
+            self._settle()  # where Ctrl-C came in between
+            raise
+
+    def _go(self) -> None:
         done = 0
         while done < self._steps:
             end = self._next_stop(done)
             self._run.read()
+            self._unsettled = True
             try:
                 for samples, chunk in self._source.chunks(done, end):
                     self._take(samples, chunk)
             finally:
-                done = self._run.taken
-                self._run.write_back()
-                self._source.give_back(done)
+                self._settle()
+            done = self._run.taken
             if done < self._steps:
                 self._run.note()
             if self._plan.by_epoch and done % self._source.per_epoch == 0:
@@ -160,19 +170,31 @@ class Walk:
             if self._callback is not None and calls and self._callback(done, self._run.losses()):
                 break
 
+    def _settle(self) -> None:
+        """Leaves network, optimizer, schedule and source as after the steps taken."""
+        with undisturbed():
+            self._tell_plan()
+            if self._unsettled:
+                self._run.write_back()
+                self._source.give_back(self._run.taken)
+            self._unsettled = False
+
+    def _tell_plan(self) -> None:
+        if self._asked is not None:
+            self._plan.taken(self._run.taken - self._asked)
+        self._asked = None
+
     def _take(self, samples: Samples, chunk: Chunk) -> None:
         begin, count = self._run.taken, len(chunk.first)
-        try:
-            rates = self._plan.rates(begin, count)
-            if rates is None and self._callback is not None:  # which may have changed them
-                rates = self._run.constant_rates(count)
-            if rates is not None:
-                chunk = chunk.until(len(rates))
-            if len(chunk.first):
-                self._run.take(
-                    samples, chunk, rates, lambda done, loss: self._told(begin + done, loss)
-                )
-        finally:
-            self._plan.taken(self._run.taken - begin)
+        self._asked = begin
+        rates = self._plan.rates(begin, count)
+        if rates is None and self._callback is not None:  # which may have changed them
+            rates = self._run.constant_rates(count)
+        if rates is not None:
+            chunk = chunk.until(len(rates))
+        if len(chunk.first):
+            self._run.take(samples, chunk, rates, lambda done, loss: self._told(begin + done, loss))
+        with undisturbed():
+            self._tell_plan()
         if self._plan.failure is not None:
             raise self._plan.failure

@@ -26,12 +26,12 @@ class ByStep(Schedule):
         self._ahead = 0
 
     def rates(self, begin: int, count: int) -> Reals:
-        self._ahead = count
         self._before = copy.deepcopy(self._scheduler.state_dict())
         self._groups = [
             {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
             for group in self._movers.optimizer.param_groups
         ]
+        self._ahead = count  # from here on it can be put back
 
         def advance(step: int) -> bool:
             try:
@@ -45,7 +45,8 @@ class ByStep(Schedule):
         return rates
 
     def taken(self, steps: int) -> None:
-        if steps == self._ahead:
+        ahead, self._ahead = self._ahead, 0
+        if steps == ahead:
             return
         self.failure = None  # of a later step
         for group, before in zip(self._movers.optimizer.param_groups, self._groups, strict=True):
