@@ -44,14 +44,15 @@ def _with_main_grads(
     b1: Tensor | None,
     a: Tensor | None,
     needs: tuple[bool, bool, bool, bool, bool],
+    owners: tuple[Any, ...],
 ) -> tuple[Gradient, ...]:
-    mains = _main_grad(w1, needs[1]), _main_grad(w2, needs[2])
+    mains = _main_grad(owners[0], needs[1]), _main_grad(owners[1], needs[2])
     gradients: tuple[Gradient, ...] = backend.two_layer_backward(
         grad_y, x, w1, w2, b1, a, needs, mains
     )
-    for w, main in zip((w1, w2), mains, strict=True):
+    for owner, main in zip(owners, mains, strict=True):
         if main is not None:
-            w.grad_added_to_main_grad = True  # type: ignore[attr-defined]
+            owner.grad_added_to_main_grad = True
     return gradients
 
 
@@ -69,38 +70,85 @@ def _only_needed(gradients: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tupl
     return tuple(g if needed else None for g, needed in zip(gradients, needs, strict=True))
 
 
+def _versions(w: Tensor, b: Tensor | None) -> tuple[int, int] | None:
+    try:
+        return w._version, 0 if b is None else b._version
+    except RuntimeError:  # inference tensors have none, and nothing is differentiable twice
+        return None
+
+
+def _connected(p: Any, value: Tensor | None, needed: bool) -> Any:
+    """A parameter for gradients that are to be differentiated: itself if it wanted a gradient.
+
+    Args:
+        value: as it was saved, if it was.
+
+    Raises:
+        RuntimeError: it has other memory since.
+    """
+    if value is not None and (p.data_ptr() != value.data_ptr() or p.dtype != value.dtype):
+        raise RuntimeError(_MODIFIED)
+    return p if needed or p is None else p.detach()
+
+
+_MODIFIED = (
+    "one of the variables needed for gradient computation has been modified by an inplace"
+    " operation: a parameter, which create_graph=True needs as it was"
+)
+
+
+def _of_dtype(p: Tensor, like: Tensor) -> Tensor:
+    """A parameter whose values are not used, in the dtype that it had."""
+    return p if p.dtype is like.dtype else like.new_empty(()).expand(p.shape)
+
+
 class LinearReLU(torch.autograd.Function):
-    """``a = relu(x w^T + b)`` for ``x`` of two dimensions."""
+    """``a = relu(x w^T + b)`` for ``x`` of two dimensions.
+
+    Saved are the result and, of ``x`` and the weight, what a gradient uses.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, backend: ModuleType) -> Tensor:
+        needs = ctx.needs_input_grad
         a: Tensor = backend.linear_relu_forward(x, w, b)
-        ctx.save_for_backward(x, w, a)
-        ctx.backend = backend
+        # A weight's detached self keeps the memory that it has: assigning to its .data gives it
+        # other memory, which no version tells.
+        ctx.save_for_backward(x if needs[1] else None, w.detach() if needs[0] else None, a)
+        ctx.set_materialize_grads(False)
+        ctx.call = backend, w
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad_a: Tensor) -> tuple[Gradient, ...]:
-        x, w, a = ctx.saved_tensors
+    def backward(ctx: Any, grad_a: Tensor | None) -> tuple[Gradient, ...]:
+        if grad_a is None:
+            return (None,) * 4
+        x, value, a = ctx.saved_tensors
         needs = ctx.needs_input_grad[:3]
+        backend, own_w = ctx.call
+        w = _of_dtype(own_w, a) if value is None else value
+        if x is None:  # its values are not used
+            x = w.new_empty(()).expand(a.shape[0], w.shape[1])
         way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_a, x, w, a)
         if way is Way.DIRECT:
             try:
-                return (*ctx.backend.linear_relu_backward(grad_a, x, w, a, needs), None)
+                return (*backend.linear_relu_backward(grad_a, x, w, a, needs), None)
             except Exception:
                 if transparency.why_without_memory(grad_a, x, w, a) is None:
                     raise
         elif way is Way.OPERATORS:
-            gradients = ops.linear_relu_backward(grad_a, x, w, a, list(needs), _name(ctx.backend))
+            gradients = ops.linear_relu_backward(grad_a, x, w, a, list(needs), _name(backend))
             return (*_only_needed(gradients, needs), None)
+        if torch.is_grad_enabled() and needs[0]:
+            w = _connected(own_w, value, needs[1])
         return (*operations.linear_relu_gradients(grad_a, x, w, a, needs), None)
 
 
 class TwoLayer(torch.autograd.Function):
     """``y = relu(x w1^T + b1) w2^T + b2`` for ``x`` of two dimensions.
 
-    Saved are ``x`` and the activation (``x`` alone with ``recompute``); the
-    parameters are kept by reference. ``x`` is not kept where no gradient uses it.
+    Saved are ``x`` and the activation (``x`` alone with ``recompute``), and those
+    parameters whose values a gradient uses. ``x`` is not kept where none uses it.
     """
 
     @staticmethod
@@ -120,20 +168,36 @@ class TwoLayer(torch.autograd.Function):
         y: Tensor
         y, a = backend.two_layer_forward(x, w1, w2, b1, b2, keep)
         x_is_used = first_layer or (recompute and needs[2])
-        ctx.save_for_backward(x if x_is_used else None, w1, w2, b1, a)
-        ctx.backend = backend
+        # As in LinearReLU.
+        ctx.save_for_backward(
+            x if x_is_used else None,
+            w1.detach() if needs[0] or recompute else None,
+            w2.detach() if first_layer else None,
+            b1.detach() if recompute and b1 is not None else None,
+            a,
+        )
+        ctx.set_materialize_grads(False)
+        ctx.call = backend, w1, w2, b1, _versions(w1, b1)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Gradient, ...]:
-        x, w1, w2, b1, a = ctx.saved_tensors
+    def backward(ctx: Any, grad_y: Tensor | None) -> tuple[Gradient, ...]:
+        if grad_y is None:
+            return (None,) * 7
+        x, value1, value2, b1, a = ctx.saved_tensors
+        backend, own1, own2, own_b1, versions = ctx.call
+        w1 = own1 if value1 is None else value1
+        w2 = own2 if value2 is None else value2
+        if w1.dtype is not grad_y.dtype or w2.dtype is not grad_y.dtype:
+            w1, w2 = _of_dtype(w1, grad_y), _of_dtype(w2, grad_y)
         needs = ctx.needs_input_grad[:5]
-        backend = ctx.backend
         way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_y, x, w1, w2, b1, a)
         if way is Way.DIRECT:
             try:
                 if backend.ADDS_TO_MAIN_GRAD:
-                    gradients = _with_main_grads(backend, grad_y, x, w1, w2, b1, a, needs)
+                    gradients = _with_main_grads(
+                        backend, grad_y, x, w1, w2, b1, a, needs, (own1, own2)
+                    )
                     return (*gradients, None, None)
                 return (*backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs), None, None)
             except Exception:
@@ -144,6 +208,12 @@ class TwoLayer(torch.autograd.Function):
                 grad_y, x, w1, w2, b1, a, list(needs), _name(backend)
             )
             return (*_only_needed(gradients, needs), None, None)
+        if torch.is_grad_enabled() and x is not None:
+            if _versions(own1, own_b1) != versions:
+                raise RuntimeError(_MODIFIED)
+            x = x if needs[0] else x.detach()
+            w1, w2 = _connected(own1, value1, needs[1]), _connected(own2, value2, needs[2])
+            b1 = _connected(own_b1, b1, needs[3])
         if x is not None and (a is None or torch.is_grad_enabled()):
             # Connected to x, w1 and b1 again where the gradients are to be differentiated.
             if unseen(x, w1, b1):

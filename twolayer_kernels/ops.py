@@ -161,10 +161,13 @@ def _differentiate_two_layer(
 def _save_linear_relu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(inputs[0], inputs[1], output)
     ctx.backend = inputs[3]
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate_linear_relu(ctx: Any, grad_a: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate_linear_relu(ctx: Any, grad_a: Tensor | None) -> tuple[Tensor | None, ...]:
     needs = list(ctx.needs_input_grad[:3])
+    if grad_a is None:
+        return (None,) * 4
     if torch.is_grad_enabled():
         x, w, a = ctx.saved_tensors
         return (*operations.linear_relu_gradients(grad_a, x, w, a, tuple(needs)), None)
