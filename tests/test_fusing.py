@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
-from twolayer_kernels import explain, functional, fuse, unfuse
+from twolayer_kernels import FusedTwoLayer, TwoLayerNet, explain, functional, fuse, unfuse
 from twolayer_kernels.fusing import FusedFirst
 
 
@@ -217,14 +218,72 @@ def other_dtype():
     return model
 
 
+class Keeps(Branching):
+    def forward(self, x):
+        self.hidden = self.act(self.fc1(x))
+        return self.fc2(self.hidden)
+
+
+class FrozenTrunk(Branching):
+    def forward(self, x):
+        with torch.no_grad():
+            h = self.act(self.fc1(x))
+        return self.fc2(h)
+
+
+class Decorated(Branching):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Appends(Branching):
+    def forward(self, x):
+        h = self.act(self.fc1(x))
+        self.seen.append(h)
+        return self.fc2(h)
+
+
+class Helps(Branching):
+    def forward(self, x):
+        return self.fc2(self.shift(self.act(self.fc1(x))))
+
+    def shift(self, h):
+        return h * 2 if self.training else h
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+
+    def forward(self, x):
+        return self.last(self.net[1](self.net[0](x)))
+
+    def last(self, h):
+        return self.net[2](h) + h
+
+
+def forward_on_the_object():
+    model = sequential()
+    model.forward = lambda x: model[1](model[0](x))
+    return model
+
+
 LEFT = {
+    "keeps": (Keeps, "its forward keeps something (line 2 of it)"),
+    "context": (FrozenTrunk, "its forward has a with statement"),
+    "decorated": (Decorated, "its forward is decorated"),
+    "appends": (Appends, "for its side effect"),
+    "helps": (Helps, "its forward calls self.shift"),
+    "taken_apart": (Residual, "the forward of Residual does more with net than call it"),
     "shared": (shared_linear, "0 is shared"),
     "same_twice": (same_linear_twice, "0 is shared"),
     "hooked": (hooked, "1 has hooks"),
     "parametrized": (parametrized, "not a plain nn.Linear"),
     "dtypes": (other_dtype, "differ in dtype"),
     "function": (FunctionalRelu, "ReLU is a function"),
-    "branching": (Branching, "cannot be traced"),
+    "branching": (Branching, "its forward branches or loops"),
     "runs_twice": (RunsTwice, "act runs more than once"),
 }
 
@@ -245,6 +304,117 @@ def test_what_is_no_chain_is_no_site(make):
     model = make()
     fuse(model)
     assert not any(isinstance(m, FusedFirst) for m in model.modules())
+
+
+def test_a_sequential_with_a_forward_put_on_it_is_no_site():
+    model = forward_on_the_object()
+    fuse(model)
+    assert not any(isinstance(m, FusedFirst) for m in model.modules())
+
+
+def test_fuse_changes_nothing_but_what_it_fuses():
+    class Counts(Branching):
+        def forward(self, x):
+            self.steps = self.steps + torch.rand(())
+            return self.fc2(self.act(self.fc1(x)))
+
+    model = Counts()
+    model.register_buffer("steps", torch.zeros(()))
+    before = torch.get_rng_state()
+    fuse(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.steps == 0
+
+
+def _other_forward(model):
+    model.forward = lambda x: model[1](model[0](x))
+
+
+def _used_again(model):
+    torch.manual_seed(0)
+    model.append(nn.Linear(3, 4))
+    model.append(model[0])
+
+
+def _dropout_patched(model):
+    model[2].forward = lambda h: 2 * h
+
+
+def _another_class(model):
+    model.__class__ = OwnForward
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_other_forward, _used_again, _another_class, _dropout_patched],
+    ids=lambda change: change.__name__,
+)
+def test_what_changes_later_is_followed(change):
+    model = sequential(nn.Dropout(0.5)).eval()
+    plain = copy.deepcopy(model)
+    fuse(model)
+    for m in (model, plain):
+        change(m)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(model(x), plain(x))
+
+
+def test_a_module_put_between_under_another_name_is_followed():
+    layers = {"fc1": nn.Linear(4, 8), "act": nn.ReLU(), "fc2": nn.Linear(8, 3)}
+    model = nn.Sequential(OrderedDict(layers))
+    plain = copy.deepcopy(model)
+    fuse(model)
+    for m in (model, plain):
+        last = m.fc2
+        del m.fc2
+        m.add_module("tanh", nn.Tanh())
+        m.add_module("fc2", last)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(model(x), plain(x))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "double"),
+    [
+        (torch, "relu", lambda x: 2 * x),
+        (nn.functional, "relu", lambda x, inplace=False: 2 * x),
+        (nn.ReLU, "forward", lambda self, x: 2 * x),
+    ],
+    ids=["torch.relu", "functional.relu", "nn.ReLU.forward"],
+)
+def test_a_replaced_relu_is_called(owner, name, double, monkeypatch):
+    fused = sequential()
+    plain = copy.deepcopy(fused)
+    fuse(fused)
+    pairs = [(fused, plain), (FusedTwoLayer(4, 8, 3), TwoLayerNet(4, 8, 3))]
+    pairs[1][0].load_state_dict(pairs[1][1].state_dict())
+    monkeypatch.setattr(owner, name, double)
+    x = torch.randn(5, 4)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_unfuse_keeps_hooks_put_on_the_relu_meanwhile():
+    model = sequential()
+    fuse(model)
+    seen = []
+    handle = model[1].register_forward_hook(lambda module, args, y: seen.append(y))
+    unfuse(model)
+    x = torch.randn(5, 4)
+    model(x)
+    assert len(seen) == 1
+    handle.remove()
+    model(x)
+    assert len(seen) == 1
+
+
+def test_unfuse_with_a_stand_in_at_two_places():
+    old = sequential()
+    fuse(old)
+    model = nn.ModuleList([nn.Sequential(*old), old])
+    assert unfuse(model) == 2
+    for m in model:
+        assert [type(module) for module in m] == [nn.Linear, nn.ReLU, nn.Linear]
 
 
 def test_a_relu_shared_between_places_is_fine(calls):

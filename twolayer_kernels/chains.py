@@ -14,6 +14,7 @@ from . import functional
 from .transparency import is_observed, why_called
 
 DROPOUTS = (nn.Dropout,)
+_RELU, _RELU_FORWARD = nn.functional.relu, nn.ReLU.forward
 
 
 class Replaced:
@@ -34,6 +35,9 @@ class Chain:
         self.linear1: Any = parent._modules[names[0]]
         self.linear2: Any = parent._modules[names[2]]
         self.activation: Any = None  # comes into its place last
+        self.forward = type(parent).forward
+        # Of a Sequential, whose order says what follows on what.
+        self.order = tuple(parent._modules) if isinstance(parent, nn.Sequential) else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles do without layers that others replaced, as the plain model's do."""
@@ -63,19 +67,40 @@ class Chain:
             or modules.get(name2) is not linear2
         ):
             return "one of the layers is replaced"
+        if type(self.parent).forward is not self.forward or "forward" in self.parent.__dict__:
+            return f"{type(self.parent).__name__} has another forward than when it was fused"
+        if self.order is not None and self.order != tuple(modules) and not self._is_in_a_row():
+            return "the layers are no longer in a row, or in it twice"
         for name in self.dropouts:
             dropout: Any = modules.get(name)
             if type(dropout) not in DROPOUTS:
                 return f"{name} is replaced"
             if dropout.training and dropout.p > 0:
                 return "dropout is on"
+            if "forward" in dropout.__dict__:
+                return f"{name} has a forward of its own"
             if is_observed(dropout):
                 return f"{name} has hooks"
         if "forward" in activation.__dict__ or is_observed(activation):
             return f"{name_between} has hooks"
-        if isinstance(activation.original, nn.Module) and is_observed(activation.original):
+        if nn.functional.relu is not _RELU or nn.ReLU.forward is not _RELU_FORWARD:
+            return "torch's ReLU is replaced"
+        original = activation.original
+        if isinstance(original, nn.Module) and (
+            "forward" in original.__dict__ or is_observed(original)
+        ):
             return f"{name_between} has hooks"
         return why_called({name1: linear1, name2: linear2}, (FusedFirst, FusedSecond))
+
+    def _is_in_a_row(self) -> bool:
+        """Whether a Sequential that has changed still has these in a row, and once each."""
+        modules = self.parent._modules
+        names, (first, between, last) = list(modules), self.names
+        begin = names.index(first)
+        row = [first, between, *self.dropouts, last]
+        children = list(modules.values())
+        once = all(children.count(modules[name]) == 1 for name in row)
+        return once and names[begin : begin + len(row)] == row
 
 
 class FusedFirst(nn.Linear):

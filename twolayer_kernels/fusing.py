@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from .chains import DROPOUTS, Chain, FusedActivation, FusedFirst, FusedSecond, Replaced
+from .reading import takes_apart, why_unclear
 from .transparency import is_observed
 
 # Modules whose forward runs these attributes in a row, with control flow that tracing cannot
@@ -59,6 +60,10 @@ class Report(list[Site]):
         )
 
 
+# The modules that hold a module, and under which names, by its identity.
+Owners = dict[int, list[tuple[nn.Module, str]]]
+
+
 class _Candidate(NamedTuple):
     parent: nn.Module
     linear1: str
@@ -72,7 +77,7 @@ def _is_relu(activation: Any) -> bool:
     return type(activation) is nn.ReLU or activation in _RELU_FUNCTIONS
 
 
-def _in_sequential(parent: nn.Sequential) -> Iterator[_Candidate]:
+def _in_sequential(parent: nn.Module) -> Iterator[_Candidate]:
     """Linear, ReLU and Linear in a row, dropouts allowed after the ReLU."""
     children = list(parent._modules.items())
     at = 0
@@ -123,8 +128,14 @@ def _by_tracing(parent: nn.Module) -> Iterator[_Candidate]:
     relus = [name for name, child in children.items() if type(child) is nn.ReLU]
     if len(linears) < 2:
         return
+    unclear = why_unclear(parent)
+    if unclear is not None:
+        if relus:
+            yield _Candidate(parent, linears[0], relus[0], linears[1], (), unclear)
+        return
     try:
-        graph = _Leaves().trace(parent)
+        with torch.random.fork_rng(devices=[]):
+            graph = _Leaves().trace(parent)
     except Exception as error:  # whatever a model's forward does with a proxy
         if relus:
             why = f"its forward cannot be traced: {str(error).splitlines()[0]}"
@@ -166,8 +177,14 @@ def _by_tracing(parent: nn.Module) -> Iterator[_Candidate]:
         yield _Candidate(parent, first, relu or "relu", second, tuple(dropouts), problem)
 
 
+def _runs_in_a_row(parent: nn.Module) -> bool:
+    """Whether it is a Sequential with the forward of one."""
+    of_class = isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward
+    return of_class and "forward" not in parent.__dict__
+
+
 def _candidates(parent: nn.Module) -> Iterator[_Candidate]:
-    if isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward:
+    if _runs_in_a_row(parent):
         yield from _in_sequential(parent)
     elif f"{type(parent).__module__}.{type(parent).__qualname__}" in _KNOWN:
         yield from _of_known_class(parent)
@@ -175,11 +192,14 @@ def _candidates(parent: nn.Module) -> Iterator[_Candidate]:
         yield from _by_tracing(parent)
 
 
-def _why_not(candidate: _Candidate, places: Counter[int]) -> str | None:
+def _why_not(candidate: _Candidate, places: Counter[int], owners: Owners) -> str | None:
     """What forbids to fuse, or ``None``."""
     if candidate.problem is not None:
         return candidate.problem
     parent = candidate.parent
+    for owner, child in owners.get(id(parent), ()):
+        if _runs_in_a_row(parent) and takes_apart(owner, child):
+            return f"the forward of {type(owner).__name__} does more with {child} than call it"
     for name in (candidate.linear1, candidate.linear2):
         linear = getattr(parent, name)
         if type(linear) is not nn.Linear:
@@ -207,7 +227,9 @@ def fuse(model: nn.Module, *, recompute: bool = False, backend: str | None = Non
 
     Proven are: neighbours in an ``nn.Sequential``; the feed-forwards of
     ``nn.TransformerEncoderLayer`` and ``nn.TransformerDecoderLayer``, and of ``transformers``' OPT
-    and T5; and chains of attributes in a forward that ``torch.fx`` can trace. Dropout after the
+    and T5; and chains of attributes in a forward that ``torch.fx`` can trace and whose source has
+    no branches, loops, contexts or side effects and calls nothing but modules and torch. A
+    Sequential whose layers another forward in the model takes one by one is left. Dropout after the
     ReLU is allowed: the layers run fused while it is off (``p=0``, or in eval), and one by one
     otherwise. Layers with hooks, of a subclass of ``nn.Linear``, or shared between places are left
     as they are, and so is a ReLU that is a function in a forward: nothing could take its place.
@@ -239,12 +261,16 @@ def fuse(model: nn.Module, *, recompute: bool = False, backend: str | None = Non
     if not isinstance(model, nn.Module):
         raise TypeError(f"fuse: model must be a torch.nn.Module, got {type(model).__name__}")
     places = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
+    owners: Owners = {}
+    for owner in model.modules():
+        for name, child in owner._modules.items():
+            owners.setdefault(id(child), []).append((owner, name))
     report = Report()
     for prefix, parent in list(model.named_modules()):
         for candidate in _candidates(parent):
             names = (candidate.linear1, candidate.activation, candidate.linear2)
             name = ", ".join(f"{prefix}.{n}" if prefix else n for n in names)
-            problem = _why_not(candidate, places)
+            problem = _why_not(candidate, places, owners)
             if problem is None:
                 _fuse_one(candidate, {"recompute": recompute, "backend": backend})
             report.append(Site(name, problem is None, problem or _proof(candidate)))
@@ -253,7 +279,7 @@ def fuse(model: nn.Module, *, recompute: bool = False, backend: str | None = Non
 
 def _proof(candidate: _Candidate) -> str:
     parent = candidate.parent
-    if isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward:
+    if _runs_in_a_row(parent):
         how = "neighbours in a Sequential"
     elif f"{type(parent).__module__}.{type(parent).__qualname__}" in _KNOWN:
         how = f"the feed-forward of {type(parent).__name__}"
@@ -316,7 +342,7 @@ def unfuse(model: nn.Module) -> int:
 def _unfuse_one(parent: nn.Module, name: str, stand_in: FusedActivation) -> None:
     chain, original = stand_in._chain, stand_in.original
     for linear in (chain.linear1, chain.linear2):
-        if linear is Replaced:
+        if linear is Replaced or "_chain" not in linear.__dict__:  # undone at another place
             continue
         if parametrize.is_parametrized(linear):  # by a class made for this layer alone
             type(linear).__bases__ = (nn.Linear,)
@@ -326,6 +352,9 @@ def _unfuse_one(parent: nn.Module, name: str, stand_in: FusedActivation) -> None
         del linear.__dict__["_chain"]
     if isinstance(original, nn.Module):
         original.train(stand_in.training)
+        for hooks, kept in vars(stand_in).items():
+            if "_hooks" in hooks and kept:  # put there since; their handles know this dict
+                vars(original)[hooks] = kept
         parent._modules[name] = original
     else:
         del parent._modules[name]

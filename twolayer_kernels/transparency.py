@@ -46,6 +46,7 @@ _VARIABLES: tuple[tuple[Any, str, Any], ...] = (
     (profiler, "_is_profiler_enabled", False),
     (torch.compiler, "_is_compiling_flag", False),
     (torch.nn.functional, "linear", torch._C._nn.linear),
+    (torch, "relu", torch._C._VariableFunctions.relu),
 )
 _GLOBAL_HOOKS = (
     module_hooks._global_forward_hooks,
@@ -216,6 +217,8 @@ def way_of_call(*arguments: object, backend: str | None = None) -> tuple[Way, st
         return Way.OPERATIONS, "forward-mode differentiation is active"
     if torch.nn.functional.linear is not torch._C._nn.linear:
         return Way.OPERATIONS, "torch.nn.functional.linear is another function than torch's"
+    if torch.relu is not torch._C._VariableFunctions.relu:
+        return Way.OPERATIONS, "torch.relu is another function than torch's"
     if torch._C._get_tracing_state() is not None or _in_onnx_export():
         way = Way.OPERATIONS if backend is None else Way.OPERATORS
         return way, "torch.jit.trace or torch.onnx.export is looking"
