@@ -504,3 +504,16 @@ def test_explain_has_a_line_for_each_site():
 def test_what_is_no_module_is_refused(function):
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got int"):
         function(3)
+
+
+def test_another_function_can_be_assigned_to_a_fused_encoder_layer():
+    plain = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    layer = copy.deepcopy(plain)
+    (site,) = fuse(layer)
+    assert site.fused
+    assert [name for name, _ in layer.named_modules()] == [n for n, _ in plain.named_modules()]
+    for model in (layer, plain):
+        model.activation = nn.functional.gelu
+    x = torch.randn(3, 5, 8)
+    torch.testing.assert_close(layer(x), plain(x))
+    assert unfuse(layer) == 0

@@ -23,6 +23,7 @@ ORDER = [
     "training",
     "fusing",
     "chains",
+    "reading",
     "layers",
     "modules",
     "sharding",

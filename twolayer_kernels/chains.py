@@ -43,9 +43,14 @@ class Chain:
         """Copies and pickles do without layers that others replaced, as the plain model's do."""
         state = dict(self.__dict__)
         for own, name in zip(("linear1", "activation", "linear2"), self.names, strict=True):
-            if self.parent._modules.get(name) is not state[own]:
+            if self._at(name) is not state[own]:
                 state[own] = Replaced
         return state
+
+    def _at(self, name: str) -> Any:
+        """What the parent has under this name; a function's stand-in is a plain attribute."""
+        parent = self.parent
+        return parent._modules.get(name) or parent.__dict__.get(name)
 
     def runs_fused(self, asking: nn.Module) -> bool:
         """Nothing between the layers is to be seen or changed by anybody.
@@ -63,7 +68,7 @@ class Chain:
         modules, (name1, name_between, name2) = self.parent._modules, self.names
         if (
             modules.get(name1) is not linear1
-            or modules.get(name_between) is not self.activation
+            or self._at(name_between) is not activation
             or modules.get(name2) is not linear2
         ):
             return "one of the layers is replaced"

@@ -307,9 +307,9 @@ def _fuse_one(candidate: _Candidate, options: dict[str, Any]) -> None:
     stand_in = chain.activation = FusedActivation(chain, activation)
     if isinstance(activation, nn.Module):
         stand_in.train(activation.training)
-    else:
-        parent.__dict__.pop(candidate.activation, None)
-    parent._modules[candidate.activation] = stand_in
+        parent._modules[candidate.activation] = stand_in
+    else:  # so that another function can be assigned
+        parent.__dict__[candidate.activation] = stand_in
 
 
 def unfuse(model: nn.Module) -> int:
@@ -332,7 +332,7 @@ def unfuse(model: nn.Module) -> int:
         raise TypeError(f"unfuse: model must be a torch.nn.Module, got {type(model).__name__}")
     count = 0
     for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
+        for name, child in [*parent._modules.items(), *vars(parent).items()]:
             if isinstance(child, FusedActivation):
                 _unfuse_one(parent, name, child)
                 count += 1
@@ -357,5 +357,4 @@ def _unfuse_one(parent: nn.Module, name: str, stand_in: FusedActivation) -> None
                 vars(original)[hooks] = kept
         parent._modules[name] = original
     else:
-        del parent._modules[name]
-        setattr(parent, name, original)
+        parent.__dict__[name] = original
