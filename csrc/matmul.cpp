@@ -64,9 +64,11 @@ bool adjacent_along_rows(const Matmul<T>& p) {
 template <class T>
 void matmul(const Matmul<T>& problem, int threads) {
   const bool rows_adjacent = adjacent_along_rows(problem);
-  // One column is dot products from the other side, where it would fill a lane of each vector.
-  if (problem.N == 1 && problem.M > 1 && !problem.packed_b && problem.a.col_stride == 1 &&
-      problem.b.row_stride == 1 && adjacent_along_rows(transposed(problem))) {
+  // One column would fill a lane of each vector. From the other side it is dot products, or a row
+  // beside a B that is read where it lies.
+  const bool dots = problem.a.col_stride == 1 && problem.b.row_stride == 1;
+  if (problem.N == 1 && problem.M > 1 && !problem.packed_b && (dots || problem.a.row_stride == 1) &&
+      adjacent_along_rows(transposed(problem))) {
     return matmul(transposed(problem), threads);
   }
   if (!rows_adjacent && !adjacent_along_rows(transposed(problem))) {
