@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "huge_pages.h"
 #include "kernels.h"
 #include "matmul.h"
 #include "parts.h"
@@ -31,6 +32,13 @@ Index chunk_rows(Index batch, Index features, Index element_size) {
 template <class T>
 Matrix<T> row_major(T* data, Index cols) {
   return {data, cols, 1};
+}
+
+// Where a result is to be written, if it is wanted.
+template <class T>
+Matrix<T> result(T* data, Index rows, Index cols) {
+  prefer_huge_pages(data, rows * cols * Index(sizeof(T)));
+  return row_major(data, cols);
 }
 
 ScratchBuffer& hidden_buffer(int which) {
@@ -144,7 +152,7 @@ class WeightGradient {
   // rows x cols: the weight's shape. `chunked`: more than one call to add() will come.
   WeightGradient(T* grad, Index rows, Index cols, bool chunked) {
     p.M = rows, p.N = cols;
-    p.c = row_major(grad, cols);
+    p.c = result(grad, rows, cols);
     p.streams = !chunked && is_streamed(rows * cols * Index(sizeof(T)));
     if (grad != nullptr && chunked && sizeof(T) != sizeof(Sum<T>)) {
       sums.resize(rows * cols);
@@ -199,6 +207,7 @@ bool features_first(const Shape& s, bool backward) {
 
 template <class T>
 void linear_relu_forward(const LinearReluForward<T>& f, int threads) {
+  prefer_huge_pages(f.a.data, f.batch * f.out_features * Index(sizeof(T)));
   linear(f.batch, f.in_features, f.out_features, f.x, f.w, f.b, true, f.a, threads);
 }
 
@@ -232,13 +241,14 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
   const Index out = f.shape.out_features;
   const Index chunk = f.a ? f.shape.batch : chunk_rows(f.shape.batch, hidden, sizeof(T));
   const bool streams = is_streamed(f.shape.batch * out * Index(sizeof(T)));
+  const Matrix<T> y = result(f.y, f.shape.batch, out);
+  prefer_huge_pages(f.a.data, f.shape.batch * hidden * Index(sizeof(T)));
   const TrimScratch trim;
   const auto compute = [&](Index first, Index rows, bool samples_along, Index count) {
     const Matrix<T> a =
         f.a ? f.a.from_row(first) : hidden_scratch<T>(0, rows, hidden, samples_along);
     linear(rows, in, hidden, f.x.from_row(first), f.w1, f.b1, true, a, int(count));
-    linear<T>(rows, hidden, out, a, f.w2, f.b2, false, row_major(f.y, out).from_row(first),
-              int(count), streams);
+    linear<T>(rows, hidden, out, a, f.w2, f.b2, false, y.from_row(first), int(count), streams);
   };
   gathered(f.shape, threads, [&] {
     for (Index row = 0; row < f.shape.batch; row += chunk) {
@@ -267,7 +277,7 @@ void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
   const Index in = f.in_features, out = f.out_features;
   const Index chunk = chunk_rows(f.batch, out, sizeof(T));
   WeightGradient<T> grad_w(f.grad_w, out, in, chunk < f.batch);
-  const Matrix<T> grad_x = row_major(f.grad_x, in);
+  const Matrix<T> grad_x = result(f.grad_x, f.batch, in);
   double* const grad_b = f.grad_b ? zeroed_sums(SumsOf::hidden, out) : nullptr;
   Index row = 0;
   do {  // once for an empty batch too: its gradients are zeros
@@ -302,7 +312,7 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
         first_layer || recompute ? chunk_rows(batch, hidden, sizeof(T)) : std::max<Index>(batch, 1);
     WeightGradient<T> grad_w1(f.grad_w1, hidden, in, chunk < batch);
     WeightGradient<T> grad_w2(f.grad_w2, out, hidden, chunk < batch);
-    const Matrix<T> grad_x = row_major(f.grad_x, in);
+    const Matrix<T> grad_x = result(f.grad_x, batch, in);
     double* const grad_b1 = f.grad_b1 ? zeroed_sums(SumsOf::hidden, hidden) : nullptr;
     Index row = 0;
     do {  // once for an empty batch too: its gradients are zeros
