@@ -1,3 +1,4 @@
+// Large results on large pages.
 #include "huge_pages.h"
 
 #include <cerrno>

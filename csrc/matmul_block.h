@@ -10,9 +10,9 @@ template <class S>
 constexpr Index BLOCK_N = 1024 / sizeof(S);
 // Rows whose copy of A is made at a time, and rows whose 16-bit results wait in float.
 constexpr Index BLOCK_COPY_M = 96;
+constexpr Index BLOCK_PARTIAL_M = 512;
 // Where the columns are several blocks, a copy of A of up to so many bytes serves them all.
 constexpr Index KEPT_COPY_BYTES = 1 << 22;
-constexpr Index BLOCK_PARTIAL_M = 512;
 // Tiles added into a column sum in float before they are added to the double behind it.
 constexpr int COL_SUM_TILES = 16;
 

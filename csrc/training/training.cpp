@@ -401,7 +401,7 @@ Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double
       if (outcome.nonfinite) break;
     }
   };
-  struct Apart {
+  struct Apart {  // however the run ends, the columns are back then
     std::vector<Slice>& slices;
     ~Apart() {
       for (Slice& slice : slices) slice.w2.put_back();
