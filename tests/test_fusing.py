@@ -408,6 +408,18 @@ def test_unfuse_keeps_hooks_put_on_the_relu_meanwhile():
     assert len(seen) == 1
 
 
+def test_unfuse_keeps_what_kind_a_backward_hook_is():
+    model = sequential()
+    fuse(model)
+    seen = []
+    model[1].register_full_backward_hook(lambda module, *grads: seen.append(grads))
+    unfuse(model)
+    model(torch.randn(5, 4)).sum().backward()
+    ((inputs, outputs),) = seen
+    assert inputs[0].shape == outputs[0].shape == (5, 8)
+    assert model[1]._is_full_backward_hook
+
+
 def test_unfuse_with_a_stand_in_at_two_places():
     old = sequential()
     fuse(old)

@@ -50,7 +50,7 @@ class Chain:
     def _at(self, name: str) -> Any:
         """What the parent has under this name; a function's stand-in is a plain attribute."""
         parent = self.parent
-        return parent._modules.get(name) or parent.__dict__.get(name)
+        return parent._modules.get(name, parent.__dict__.get(name))
 
     def runs_fused(self, asking: nn.Module) -> bool:
         """Nothing between the layers is to be seen or changed by anybody.

@@ -352,9 +352,9 @@ def _unfuse_one(parent: nn.Module, name: str, stand_in: FusedActivation) -> None
         del linear.__dict__["_chain"]
     if isinstance(original, nn.Module):
         original.train(stand_in.training)
-        for hooks, kept in vars(stand_in).items():
-            if "_hooks" in hooks and kept:  # put there since; their handles know this dict
-                vars(original)[hooks] = kept
+        for name_of_hooks, kept in vars(stand_in).items():
+            if "_hook" in name_of_hooks and kept:  # put there since; their handles know this dict
+                vars(original)[name_of_hooks] = kept
         parent._modules[name] = original
     else:
         parent.__dict__[name] = original

@@ -127,6 +127,8 @@ class Walk:
     ) -> None:
         self._run, self._plan, self._source, self._steps = run, plan, source, steps
         self._callback, self._every, self._told = callback, every, told
+        self._unsettled = False
+        self._asked: int | None = None  # the steps taken when rates were asked for
 
     def _next_stop(self, begin: int) -> int:
         """The step before which somebody else comes next."""
@@ -141,8 +143,6 @@ class Walk:
         return min(stops)
 
     def go(self) -> None:
-        self._unsettled = False
-        self._asked: int | None = None  # the steps taken when rates were asked for
         try:
             self._go()
         except BaseException:
@@ -180,6 +180,7 @@ class Walk:
             self._unsettled = False
 
     def _tell_plan(self) -> None:
+        """Said once more where Ctrl-C came in between: it comes to the same."""
         if self._asked is not None:
             self._plan.taken(self._run.taken - self._asked)
         self._asked = None
@@ -194,7 +195,6 @@ class Walk:
             chunk = chunk.until(len(rates))
         if len(chunk.first):
             self._run.take(samples, chunk, rates, lambda done, loss: self._told(begin + done, loss))
-        with undisturbed():
-            self._tell_plan()
+        self._tell_plan()
         if self._plan.failure is not None:
             raise self._plan.failure
