@@ -311,7 +311,18 @@ inline S horizontal_sum(Vec<S> v) {
 
 template <class S>
 inline Vec<S> first_lanes(Vec<S> v, int n) {
+  if (n >= lanes<S>) return v;
   alignas(VECTOR_BYTES) S buffer[lanes<S>];
   store(buffer, v);
   return load_first(buffer, n);
+}
+
+// Calls step(i, n) for each vector of a range, the n elements from i on. It is compiled twice: for
+// the whole vectors n is a constant, and nothing is masked. (A masked store takes several times as
+// long as a plain one on Zen 4, and what reads it next waits for it.)
+template <int L, class Step>
+inline void for_vectors(Index begin, Index end, const Step& step) {
+  Index i = begin;
+  for (; i + L <= end; i += L) step(i, L);
+  if (i < end) step(i, int(end - i));
 }

@@ -12,7 +12,8 @@ struct Softmax {
 
 // Leaves e^(y - largest) behind in the scratch.
 template <class T>
-inline Softmax<Sum<T>> softmax(const LossTask<T>& task, Index sample, int n, BitsOf<Sum<T>> cls) {
+__attribute__((always_inline)) inline Softmax<Sum<T>> softmax(const LossTask<T>& task, Index sample,
+                                                              int n, BitsOf<Sum<T>> cls) {
   using S = Sum<T>;
   Vec<S> largest = {};
   for (Index output = 0; output < task.outputs; ++output) {
@@ -38,7 +39,8 @@ inline Softmax<Sum<T>> softmax(const LossTask<T>& task, Index sample, int n, Bit
 }
 
 template <class T>
-inline BitsOf<Sum<T>> load_classes(const LossTask<T>& task, Index sample, int n) {
+__attribute__((always_inline)) inline BitsOf<Sum<T>> load_classes(const LossTask<T>& task,
+                                                                  Index sample, int n) {
   BitsOf<Sum<T>> cls = {};
   for (int i = 0; i < n; ++i) cls[i] = task.cls[sample + i];
   return cls;
@@ -50,7 +52,6 @@ inline BitsOf<Sum<T>> load_classes(const LossTask<T>& task, Index sample, int n)
 template <class Rule, class T>
 double cross_entropy_loss(const LossTask<T>& task) {
   using S = Sum<T>;
-  constexpr int L = lanes<S>;
   const LossOptions<T>& options = task.options;
   const S smoothing = S(options.label_smoothing), shared = smoothing / S(task.outputs);
   S total_weight = 0;
@@ -58,8 +59,7 @@ double cross_entropy_loss(const LossTask<T>& task) {
     total_weight += options.class_weight ? options.class_weight[output] : S(1);
   }
   double total = 0;
-  for (Index sample = task.samples.begin; sample < task.samples.end; sample += L) {
-    const int n = int(task.samples.end - sample < L ? task.samples.end - sample : L);
+  const auto step = [&](Index sample, int n) __attribute__((always_inline)) {
     const BitsOf<S> cls = load_classes(task, sample, n);
     const Softmax<S> soft = softmax(task, sample, n, cls);
     Vec<S> own = (S(1) - smoothing) - Vec<S>{};
@@ -90,7 +90,8 @@ double cross_entropy_loss(const LossTask<T>& task) {
         task.bias_grad[output] += double(horizontal_sum<S>(first_lanes<S>(grad, n)));
       }
     }
-  }
+  };
+  for_vectors<lanes<S>>(task.samples.begin, task.samples.end, step);
   return total * task.loss_scale;
 }
 

@@ -9,7 +9,6 @@
 template <class Rule, class T>
 double elementwise_loss(const LossTask<T>& task) {
   using S = Sum<T>;
-  constexpr int L = lanes<S>;
   const bool first = task.outputs_first;
   const Range rows = first ? Range{0, task.outputs} : task.samples;
   const Range cols = first ? task.samples : Range{0, task.outputs};
@@ -21,8 +20,7 @@ double elementwise_loss(const LossTask<T>& task) {
     const S* pos_weight = task.options.pos_weight;
     const Vec<S> row_pos_weight = (first && pos_weight ? pos_weight[row] : S(1)) - Vec<S>{};
     Vec<S> losses = {}, grads = {};
-    for (Index col = cols.begin; col < cols.end; col += L) {
-      const int n = int(cols.end - col < L ? cols.end - col : L);
+    const auto step = [&](Index col, int n) __attribute__((always_inline)) {
       const Index at = row * task.stride + col;
       Vec<S> y = load_first(task.parts[0] + at, n);
       for (Index i = 1; i < task.part_count; ++i) y += load_first(task.parts[i] + at, n);
@@ -37,7 +35,8 @@ double elementwise_loss(const LossTask<T>& task) {
       grad = grad * weight * scale;
       narrow(task.grad + at, grad, n);
       if (first) grads += first_lanes<S>(grad, n);
-    }
+    };
+    for_vectors<lanes<S>>(cols.begin, cols.end, step);
     total += double(horizontal_sum<S>(losses));
     if (first && task.bias_grad) task.bias_grad[row] += double(horizontal_sum<S>(grads));
   }

@@ -14,7 +14,6 @@ template <class Rule, class T>
 void update_elements(const Update<T>& u, Index at, Index stride, Index rows, Index cols,
                      const Sum<T>* grad, Index grad_stride) {
   using S = Sum<T>;
-  constexpr int L = lanes<S>;
   const Rule rule(u.factors);
   const Vec<S> sign = S(u.factors.flags[0] ? -1 : 1) - Vec<S>{};
   const Vec<S> penalty = S(u.penalty) - Vec<S>{};
@@ -43,9 +42,7 @@ void update_elements(const Update<T>& u, Index at, Index stride, Index rows, Ind
   for (Index row = 0; row < rows; ++row) {
     const Index first = at + row * stride;
     const S* g = grad + row * grad_stride;
-    Index col = 0;
-    for (; col + L <= cols; col += L) step(first + col, g + col, L);
-    if (col < cols) step(first + col, g + col, int(cols - col));
+    for_vectors<lanes<S>>(0, cols, [&](Index col, int n) { step(first + col, g + col, n); });
     if (u.squares) {  // row by row into the double
       *u.squares += double(horizontal_sum<S>(squares));
       squares = Vec<S>{};

@@ -42,6 +42,15 @@ struct Format<double> {
 template <class S>
 using BitsOf = Vec<typename Format<S>::Bits>;
 
+// 1 / k! for k = 0 .. COUNT - 1.
+template <int COUNT>
+struct InverseFactorials {
+  double of[COUNT] = {1};
+  constexpr InverseFactorials() {
+    for (int k = 1; k < COUNT; ++k) of[k] = of[k - 1] / k;
+  }
+};
+
 // e^x = 2^n e^r with r of at most ln(2) / 2, and there Taylor's series. Arguments that have no
 // normal result count as the last one that has; NaN stays NaN.
 template <class S>
@@ -52,9 +61,10 @@ inline Vec<S> exponential(Vec<S> x) {
   const Vec<S> shifted = x * S(1.44269504088896340736) + F::magic;
   const Vec<S> n = shifted - F::magic;
   const Vec<S> r = (x - n * F::ln2_high) - n * F::ln2_low;
-  Vec<S> sum = S(1) - Vec<S>{};
+  constexpr InverseFactorials<F::exp_terms> coefficient;
+  Vec<S> sum = S(coefficient.of[F::exp_terms - 1]) - Vec<S>{};
 #pragma GCC unroll 16
-  for (int k = F::exp_terms - 1; k > 0; --k) sum = S(1) + r * sum * S(1.0 / k);
+  for (int k = F::exp_terms - 2; k >= 0; --k) sum = S(coefficient.of[k]) + r * sum;
   const BitsOf<S> exponent = (BitsOf<S>)shifted << F::mantissa;
   return (Vec<S>)((BitsOf<S>)sum + exponent);
 }
