@@ -30,9 +30,10 @@ EXACT = 1e-9
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("outputs", [5, 90], ids=["losses-of-all", "losses-of-some"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_before_its_step(value, threads):
-    task = make_task("mse_mean", samples=300, widths=(50, 100, 5))
+def test_a_loss_that_is_no_number_stops_before_its_step(value, outputs, threads):
+    task = make_task("mse_mean", samples=300, widths=(50, 100, outputs))
     task.x[240] = value
     ours, plain = make_pair(task)
     batches = list(zip(task.x.split(60), task.y.split(60), strict=True))[:4]

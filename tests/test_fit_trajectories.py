@@ -130,10 +130,13 @@ def test_shapes_and_threads(shape, loss, threads):
 
 @pytest.mark.parametrize("by_columns", [False, True], ids=["rows", "columns"])
 @pytest.mark.parametrize("batch_size", [80, 200])
-@pytest.mark.parametrize("widths", [(60, 100, 6), (700, 40, 2), (20, 500, 1), (1500, 33, 5)])
-def test_mini_batches_on_two_threads(widths, batch_size, by_columns):
-    """Small enough that each thread packs them for itself, and larger ones."""
-    task = make_task("mse_mean", samples=450, widths=widths)
+@pytest.mark.parametrize("loss", ["mse_mean", "cross_entropy-weight"])
+@pytest.mark.parametrize(
+    "widths", [(60, 100, 6), (700, 40, 2), (20, 500, 1), (1500, 33, 5), (40, 90, 70)]
+)
+def test_mini_batches_on_two_threads(widths, loss, batch_size, by_columns):
+    """Small enough that each thread packs them for itself or finds all losses, and larger ones."""
+    task = make_task(loss, samples=450, widths=widths)
     if by_columns:
         task = task._replace(x=task.x.T.contiguous().T)
     ours, plain = make_pair(task)
@@ -237,8 +240,13 @@ def weighted(loss, y, target, weight):
 @pytest.mark.parametrize(
     "loss", ["mse_mean", "cross_entropy", "cross_entropy-weight", "bce_with_logits"]
 )
-def test_sample_weights_and_penalty(loss):
-    task = make_task(loss)
+@pytest.mark.parametrize(
+    ("samples", "widths"),
+    [(40, (7, 13, 5)), (200, (50, 100, 6))],
+    ids=["one-thread", "two-threads"],
+)
+def test_sample_weights_and_penalty(loss, samples, widths):
+    task = make_task(loss, samples=samples, widths=widths)
     ours, plain = make_pair(task)
     weight = torch.rand(len(task.x), dtype=task.dtype) + 0.1
     penalty = 0.05

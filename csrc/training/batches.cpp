@@ -42,12 +42,25 @@ template Index row_stride<float16>(Index);
 
 template <class T>
 Batches<T>::Batches(const TrainingPlan<T>& plan, const Layout& layout)
-    : plan(plan), layout(layout), owns(layout.threads) {}
+    : plan(plan), layout(layout), owns(layout.threads) {
+  const Index each = layout.own_losses ? layout.threads : 1;
+  for (Batch<T>& batch : batches) batch.targets = std::vector<Targets>(each);
+}
 
 template <class T>
 Range Batches<T>::part_of(Index rows, Index thread) const {
   // In whole vectors, so that no line is shared where outputs come first.
   return vector_part(rows, kernels().of<T>().lanes, layout.threads, thread);
+}
+
+template <class T>
+Range Batches<T>::samples_of_loss(Index rows, Index thread) const {
+  return layout.own_losses ? Range{0, rows} : part_of(rows, thread);
+}
+
+template <class T>
+const Targets& Batches<T>::targets_of(Index thread) const {
+  return current().targets[layout.own_losses ? thread : 0];
 }
 
 template <class T>
@@ -61,6 +74,7 @@ OwnSamples<T> Batches<T>::samples_of(Index thread, const Batch<T>& batch) const 
 template <class T>
 double Batches<T>::weight() const {
   if (!data.weight && !data.classes) return double(current().rows);
+  if (layout.own_losses) return owns[0].weight[in_use];
   double sum = 0;
   for (const Own& own : owns) sum += own.weight[in_use];
   return sum;
@@ -92,39 +106,48 @@ void Batches<T>::take(Index step) {
   }
   const Index outputs =
       layout.outputs_first ? plan.out_features * layout.output_stride : rows * plan.out_features;
-  if (data.target) batch.target.at_least(outputs * Index(sizeof(S)));
-  if (data.classes) batch.classes.at_least(rows * Index(sizeof(Class<T>)));
-  if (data.weight) batch.weight.at_least(rows * Index(sizeof(S)));
+  for (Targets& targets : batch.targets) {
+    if (data.target) targets.values.at_least(outputs * Index(sizeof(S)));
+    if (data.classes) targets.classes.at_least(rows * Index(sizeof(Class<T>)));
+    if (data.weight) targets.weights.at_least(rows * Index(sizeof(S)));
+  }
 }
 
 template <class T>
 void Batches<T>::bring_in(Index thread) {
-  const KernelsOf<T>& kernel = kernels().of<T>();
   Batch<T>& batch = batches[1 - in_use];
-  Own& own = owns[thread];
-  const Range rows = part_of(batch.rows, thread);
+  if (layout.own_batches) {
+    pack_x(batch, owns[thread]);
+  } else if (numbers) {
+    const Range rows = part_of(batch.rows, thread);
+    T* const to = batch.x_rows.template data<T>() + rows.begin * batch.x.row_stride;
+    copy_rows(data.x, numbers + rows.begin, rows.size(), plan.in_features,
+              {to, batch.x.row_stride, 1});
+  }
+  bring_in_targets(batch, thread);
+}
+
+template <class T>
+void Batches<T>::bring_in_targets(Batch<T>& batch, Index thread) {
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  Targets& targets = batch.targets[layout.own_losses ? thread : 0];
+  const Range rows = samples_of_loss(batch.rows, thread);
   const std::int64_t* const own_numbers = numbers ? numbers + rows.begin : nullptr;
   const Index own_first = numbers ? 0 : first + rows.begin;
-  if (layout.own_batches) {
-    pack_x(batch, own);
-  } else if (numbers) {
-    T* const to = batch.x_rows.template data<T>() + rows.begin * batch.x.row_stride;
-    copy_rows(data.x, own_numbers, rows.size(), plan.in_features, {to, batch.x.row_stride, 1});
-  }
   if (data.weight) {
     const Vector<const T> w = {data.weight.data + own_first * data.weight.stride,
                                data.weight.stride};
-    S* const to = batch.weight.template data<S>() + rows.begin;
+    S* const to = targets.weights.template data<S>() + rows.begin;
     kernel.gather(own_numbers, rows.size(), 1, {w.data, w.stride, 1}, {to, 1, 1});
   }
   if (data.target) {
-    S* const to = batch.target.template data<S>();
+    S* const to = targets.values.template data<S>();
     const Matrix<S> place = layout.outputs_first ? Matrix<S>{to, 1, layout.output_stride}
                                                  : Matrix<S>{to, layout.output_stride, 1};
     kernel.gather(own_numbers, rows.size(), plan.out_features, data.target.from_row(own_first),
                   place.from_row(rows.begin));
   }
-  if (data.weight || data.classes) weigh(batch, rows, own);
+  if (data.weight || data.classes) weigh(targets, rows, owns[thread]);
 }
 
 // All of the samples' features, for one thread.
@@ -153,19 +176,19 @@ void Batches<T>::pack_x(const Batch<T>& batch, Own& own) {
 // Writes the samples' classes, below 0 where they are ignored, and sums up their weights. A class
 // is read once: who else may write to it, no other one can be meant than the one looked at.
 template <class T>
-void Batches<T>::weigh(Batch<T>& batch, Range rows, Own& own) {
+void Batches<T>::weigh(Targets& targets, Range rows, Own& own) {
   const S* const class_weight = plan.loss_options.class_weight;
   double sum = 0;
   Index bad_sample = -1;
   for (Index i = rows.begin; i < rows.end; ++i) {
-    double weight = data.weight ? double(batch.weight.template data<S>()[i]) : 1;
+    double weight = data.weight ? double(targets.weights.template data<S>()[i]) : 1;
     if (data.classes) {
       const Index sample = numbers ? numbers[i] : first + i;
       const std::int64_t cls = data.classes.data[sample * data.classes.stride];
       const bool known = 0 <= cls && cls < plan.out_features;
       if (!known && cls != plan.ignored_class) bad_sample = sample;
       const bool ignored = cls == plan.ignored_class || !known;
-      batch.classes.template data<Class<T>>()[i] = ignored ? -1 : Class<T>(cls);
+      targets.classes.template data<Class<T>>()[i] = ignored ? -1 : Class<T>(cls);
       if (ignored) {
         weight = 0;
       } else if (class_weight) {

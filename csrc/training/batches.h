@@ -18,6 +18,8 @@ struct Layout {
   bool samples_along = false;  // vectors of the hidden layer run along the samples
   bool outputs_first = false;  // outputs x samples, else samples x outputs
   Index output_stride = 1;     // between its rows
+  // Whether each thread finds all losses itself, since a meeting of the threads costs more.
+  bool own_losses = false;
   // Whether runs of many steps train w2's columns in copies, since its rows have lines in which two
   // threads' columns meet.
   bool w2_apart = false;
@@ -28,12 +30,17 @@ struct Layout {
 template <class T>
 Index row_stride(Index size);
 
-// One batch. Targets, weights and classes of thread i's samples were written by thread i.
+// What the losses of a batch's samples are found from.
+struct alignas(64) Targets {
+  ScratchBuffer values, classes, weights;
+};
+
 template <class T>
 struct Batch {
   Index rows = 0;
   Matrix<const T> x;  // where the threads share it
-  ScratchBuffer x_rows, target, classes, weight;
+  ScratchBuffer x_rows;
+  std::vector<Targets> targets;  // each thread's own, or one that each writes for its samples
 };
 
 // A thread's view of the samples' features.
@@ -59,8 +66,9 @@ class Batches {
   double weight() const;
   // A sample of the current batch whose class is none of the outputs, -1 where there is none.
   Index bad_sample() const;
-  // The samples that are a thread's: it brings them in, and finds their losses.
-  Range part_of(Index rows, Index thread) const;
+  // The samples that a thread finds the losses of, and what it finds them from.
+  Range samples_of_loss(Index rows, Index thread) const;
+  const Targets& targets_of(Index thread) const;
 
   // From here on, batches are of these samples and steps.
   void begin(const TrainingData<T>& data, const Steps& steps);
@@ -80,8 +88,10 @@ class Batches {
     Index bad_sample[2] = {-1, -1};
   };
 
+  Range part_of(Index rows, Index thread) const;
   void pack_x(const Batch<T>& batch, Own& own);
-  void weigh(Batch<T>& batch, Range rows, Own& own);
+  void bring_in_targets(Batch<T>& batch, Index thread);
+  void weigh(Targets& targets, Range rows, Own& own);
 
   const TrainingPlan<T>& plan;
   const Layout layout;

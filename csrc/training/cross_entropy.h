@@ -86,12 +86,17 @@ double cross_entropy_loss(const LossTask<T>& task) {
       }
       grad = cls < 0 ? Vec<S>{} : grad * scale;
       narrow(task.grad + at, grad, n);
-      if (task.bias_grad) {
-        task.bias_grad[output] += double(horizontal_sum<S>(first_lanes<S>(grad, n)));
-      }
+      if (task.bias_grad) store_first(task.scratch + at, grad, n);
     }
   };
   for_vectors<lanes<S>>(task.samples.begin, task.samples.end, step);
+  for (Index output = 0; task.bias_grad && output < task.outputs; ++output) {
+    Vec<S> sum = {};
+    const S* const grads = task.scratch + output * task.stride;
+    for_vectors<lanes<S>>(task.samples.begin, task.samples.end,
+                          [&](Index sample, int n) { sum += load_first(grads + sample, n); });
+    task.bias_grad[output] += double(horizontal_sum<S>(sum));
+  }
   return total * task.loss_scale;
 }
 

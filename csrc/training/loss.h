@@ -38,7 +38,7 @@ struct LossTask {
   Index stride = 0;
   S* const* parts = nullptr;  // what the outputs are the sum of
   Index part_count = 0;
-  S* scratch = nullptr;           // as the outputs, and may be one of the parts
+  S* scratch = nullptr;           // as the outputs; of a softmax alone
   const S* bias = nullptr;        // outputs: added to them
   const S* target = nullptr;      // as the outputs, or
   const Class<T>* cls = nullptr;  // batch: the class of each sample, below 0 where it is ignored

@@ -23,6 +23,10 @@ constexpr Index OWN_BATCH_BYTES = 1 << 20;
 // a run, whose bits depend on the number of slices.
 constexpr Index WORK_PER_THREAD = 300000;
 
+// Up to so many outputs, of which others would find the losses too, the threads each find all of
+// them, to meet once a step and not twice. An output of a softmax counts as several.
+constexpr Index REPEATED_LOSSES = 4096, COST_OF_SOFTMAX = 3;
+
 // A thread's columns of w2 up to this many bytes are trained in copies, in runs of so many steps.
 constexpr Index W2_APART_BYTES = 1 << 16, W2_APART_STEPS = 4;
 
@@ -87,9 +91,12 @@ Layout Training<T>::layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& 
   const Index features = ceil_div(hidden, layout.threads);
   layout.samples_along = layout.own_batches ? along_own_batches(batch, features, lanes)
                                             : features_first<T>({batch, in, features, out}, true);
+  const bool classes = loss.target == Target::classes;
+  const Index repeated = (layout.threads - 1) * batch * out * (classes ? COST_OF_SOFTMAX : 1);
+  layout.own_losses = layout.threads > 1 && repeated <= REPEATED_LOSSES;
   // Vectors along a few outputs would be half empty.
   const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
-  layout.outputs_first = loss.target == Target::classes || few_outputs ||
+  layout.outputs_first = classes || few_outputs ||
                          product_cost<T>(out, batch, hidden, Operands::others) * 11 <
                              product_cost<T>(batch, out, hidden, Operands::others) * 10;
   layout.output_stride = layout.outputs_first ? row_stride<S>(batch) : std::max<Index>(1, out);
@@ -110,7 +117,6 @@ Training<T>::Training(const TrainingPlan<T>& given)
       batches(plan, layout) {
   const Index batch = plan.batch, hidden = plan.hidden_features, out = plan.out_features;
   const Index outputs = layout.outputs_first ? out * layout.output_stride : batch * out;
-  output_grad.at_least(outputs * Index(sizeof(T)));
   bias2.at_least(out * Index(sizeof(S)));
   for (Index i = 0; i < layout.threads; ++i) {
     Slice& slice = slices[i];
@@ -123,10 +129,14 @@ Training<T>::Training(const TrainingPlan<T>& given)
         layout.samples_along ? features * row_stride<T>(batch) : batch * row_stride<T>(features);
     slice.hidden.at_least(size * Index(sizeof(T)));
     slice.hidden_grad.at_least(size * Index(sizeof(T)));
-    slice.outputs.at_least(outputs * Index(sizeof(S)));
+    for (int which : {0, 1}) {
+      slice.outputs[which].at_least(outputs * Index(sizeof(S)));
+      output_parts[which].push_back(slice.outputs[which].template data<S>());
+    }
+    if (loss_kernel->target == Target::classes) slice.softmax.at_least(outputs * Index(sizeof(S)));
+    if (i == 0 || layout.own_losses) slice.output_grad.at_least(outputs * Index(sizeof(T)));
     slice.bias1_grad.at_least(features * Index(sizeof(double)));
     slice.bias2_grad.at_least(out * Index(sizeof(double)));
-    output_parts.push_back(slice.outputs.template data<S>());
   }
   for (int i = 0; i < PARAMETERS; ++i) {
     progress.options[i] = plan.parameters[i].options;
@@ -155,6 +165,7 @@ Matrix<T> Training<T>::hidden_view(const ScratchBuffer& buffer, const Slice& sli
 
 template <class T>
 void Training<T>::find_numbers(const Steps& steps, Index step) {
+  numbers.stop_at_nonfinite = steps.stop_at_nonfinite;
   numbers.weight = batches.weight();
   numbers.coefficient = plan.penalty_is_shared ? plan.penalty / numbers.weight : plan.penalty;
   int last = -1;  // the last parameter that moves, so far
@@ -183,7 +194,7 @@ void Training<T>::find_numbers(const Steps& steps, Index step) {
 }
 
 template <class T>
-void Training<T>::forward(Index thread, const Batch<T>& batch) {
+void Training<T>::forward(Index thread, const Batch<T>& batch, int outputs) {
   const Slice& slice = slices[thread];
   const OwnSamples<T> samples = batches.samples_of(thread, batch);
   const Range f = slice.features;
@@ -204,7 +215,7 @@ void Training<T>::forward(Index thread, const Batch<T>& batch) {
   Matmul<T> q;
   q.M = batch.rows, q.N = plan.out_features, q.K = f.size();
   q.a = h, q.b = w2;
-  S* y = slice.outputs.template data<S>();
+  S* y = output_parts[outputs][thread];
   q.suspend = true;
   q.partial = {y, layout.output_stride, 1};
   if (layout.outputs_first) q.partial = q.partial.transposed();
@@ -218,24 +229,25 @@ void Training<T>::find_loss(Index thread) {
   Slice& slice = slices[thread];
   const Batch<T>& batch = batches.current();
   LossTask<T> task;
-  task.samples = batches.part_of(batch.rows, thread);
+  const Targets& targets = batches.targets_of(thread);
+  task.samples = batches.samples_of_loss(batch.rows, thread);
   task.outputs = plan.out_features;
   task.outputs_first = layout.outputs_first;
   task.stride = layout.output_stride;
-  task.parts = output_parts.data();
+  task.parts = output_parts[numbers.outputs].data();
   task.part_count = layout.threads;
-  task.scratch = output_parts[thread];
+  task.scratch = slice.softmax.template data<S>();
   task.bias = bias2.template data<S>();
-  task.target = batch.target.template data<S>();
-  task.cls = batch.classes.template data<Class<T>>();
-  task.weight = batches.are_weighted() ? batch.weight.template data<S>() : nullptr;
+  task.target = targets.values.template data<S>();
+  task.cls = targets.classes.template data<Class<T>>();
+  task.weight = batches.are_weighted() ? targets.weights.template data<S>() : nullptr;
   const LossScales scales =
       loss_kernel->scales(plan.loss_options.mean, numbers.weight, task.outputs);
   task.loss_scale = scales.loss;
   task.grad_scale = scales.grad;
-  task.grad = output_grad.template data<T>();
+  task.grad = slices[layout.own_losses ? thread : 0].output_grad.template data<T>();
   task.options = plan.loss_options;
-  if (plan.parameters[B2].moves) {
+  if (plan.parameters[B2].moves && (thread == 0 || !layout.own_losses)) {
     task.bias_grad = slice.bias2_grad.template data<double>();
     std::fill_n(task.bias_grad, task.outputs, 0.0);
   }
@@ -291,7 +303,7 @@ void Training<T>::backward(Index thread) {
   const Batch<T>& batch = batches.current();
   const Range f = slice.features;
   const Parameter<T>* parameters = plan.parameters;
-  const T* dy = output_grad.template data<T>();
+  const T* dy = slices[layout.own_losses ? thread : 0].output_grad.template data<T>();
   const Index stride = layout.output_stride;
   const Matrix<const T> grad_y =
       layout.outputs_first ? Matrix<const T>{dy, 1, stride} : Matrix<const T>{dy, stride, 1};
@@ -331,7 +343,34 @@ template <class T>
 void Training<T>::backward_and_on(Index thread) {
   backward(thread);
   if (numbers.next_batch) batches.bring_in(thread);
-  if (numbers.goes_on) forward(thread, numbers.next_batch ? batches.next() : batches.current());
+  if (!numbers.goes_on) return;
+  forward(thread, numbers.next_batch ? batches.next() : batches.current(), 1 - numbers.outputs);
+}
+
+template <class T>
+bool Training<T>::may_move(double loss) const {
+  return !numbers.stop_at_nonfinite || std::isfinite(loss);
+}
+
+// All threads find the same loss, to the bit.
+template <class T>
+void Training<T>::whole_step(Index thread) {
+  find_loss(thread);
+  if (may_move(slices[thread].loss)) backward_and_on(thread);
+}
+
+// Of what each thread has found of the loss and the second bias's gradient.
+template <class T>
+double Training<T>::sum_up_losses() {
+  double loss = 0;
+  double* const bias2_grad = slices[0].bias2_grad.template data<double>();
+  for (const Slice& slice : slices) {
+    loss += slice.loss;
+    if (&slice == slices.data() || !plan.parameters[B2].moves) continue;
+    const double* part = slice.bias2_grad.template data<double>();
+    for (Index j = 0; j < plan.out_features; ++j) bias2_grad[j] += part[j];
+  }
+  return loss;
 }
 
 // The step whose forward has been, and the forward of the one after it if there are more. False
@@ -339,24 +378,22 @@ void Training<T>::backward_and_on(Index thread) {
 template <class T>
 bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss) {
   find_numbers(steps, index);
-  on_all_threads<&Training::find_loss>();
-  *loss = 0;
-  for (const Slice& slice : slices) *loss += slice.loss;
-  if (steps.stop_at_nonfinite && !std::isfinite(*loss)) return false;
-  if (plan.parameters[B2].moves) {
-    double* const sums = slices[0].bias2_grad.template data<double>();
-    for (Index i = 1; i < layout.threads; ++i) {
-      const double* part = slices[i].bias2_grad.template data<double>();
-      for (Index j = 0; j < plan.out_features; ++j) sums[j] += part[j];
-    }
-  }
   // The next batch comes in after this one's backward, unless it is this one again.
   numbers.next_batch = more && (steps.order || steps.first[index + 1] != steps.first[index] ||
                                 steps.size[index + 1] != steps.size[index]);
   // Rows that the threads bring in for each other are there only when all have.
   numbers.goes_on = more && (layout.own_batches || !steps.order);
   if (numbers.next_batch) batches.take(index + 1);
-  on_all_threads<&Training::backward_and_on>();
+  if (layout.own_losses) {
+    on_all_threads<&Training::whole_step>();
+    *loss = slices[0].loss;
+    if (!may_move(*loss)) return false;
+  } else {
+    on_all_threads<&Training::find_loss>();
+    *loss = sum_up_losses();
+    if (!may_move(*loss)) return false;
+    on_all_threads<&Training::backward_and_on>();
+  }
   if (plan.penalty != 0) {
     double squares = frozen_squares;
     for (const Slice& slice : slices) squares += slice.squares;
@@ -364,6 +401,7 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
   }
   for (int i = 0; i < PARAMETERS; ++i) progress.taken[i] += plan.parameters[i].moves;
   if (numbers.next_batch) batches.turn();
+  if (numbers.goes_on) numbers.outputs = 1 - numbers.outputs;
   if (more && !numbers.goes_on) on_all_threads<&Training::forward>();
   return true;
 }

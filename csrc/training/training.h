@@ -34,17 +34,21 @@ class Training {
   struct alignas(64) Slice {
     Range features;
     Columns<T> w2;
-    ScratchBuffer hidden, hidden_grad, outputs;
+    ScratchBuffer hidden, hidden_grad;
+    ScratchBuffer outputs[2];              // its summand of y: of this step, and of the next one
+    ScratchBuffer output_grad, softmax;    // the gradient: the first one's, or each one's own
     ScratchBuffer bias1_grad, bias2_grad;  // double
     double loss = 0, squares = 0;
   };
 
   // What one thread finds out for all others before each step.
   struct alignas(64) StepNumbers {
-    double weight = 0;        // of the batch's samples
-    double coefficient = 0;   // of the penalty
+    double weight = 0;       // of the batch's samples
+    double coefficient = 0;  // of the penalty
+    bool stop_at_nonfinite = true;
     bool next_batch = false;  // whether another one follows, and
     bool goes_on = false;     // whether its forward follows on the backward of this step
+    int outputs = 0;          // which of their outputs are this step's
     StepFactors factors[PARAMETERS];
     int factors_of[PARAMETERS] = {};  // most parameters share theirs
   };
@@ -65,11 +69,14 @@ class Training {
   void find_numbers(const Steps& steps, Index step);
   bool step(const Steps& steps, Index index, bool more, double* loss);
   void bring_in(Index thread) { batches.bring_in(thread); }
-  void forward(Index thread) { forward(thread, batches.current()); }
-  void forward(Index thread, const Batch<T>& batch);
+  void forward(Index thread) { forward(thread, batches.current(), numbers.outputs); }
+  void forward(Index thread, const Batch<T>& batch, int outputs);
   void find_loss(Index thread);
+  bool may_move(double loss) const;
   void backward(Index thread);
   void backward_and_on(Index thread);
+  void whole_step(Index thread);
+  double sum_up_losses();
   void find_hidden_grad(Slice& slice, const Batch<T>& batch, Matrix<const T> grad_y);
   Update<T> update_of(ParameterIndex which, const Parameter<T>& p, double* squares) const;
   void move_bias(ParameterIndex which, Range features, const double* grad);
@@ -80,8 +87,8 @@ class Training {
   const Layout layout;
   double frozen_squares = 0;
   std::vector<Slice> slices;
-  std::vector<S*> output_parts;
-  ScratchBuffer output_grad, bias2;
+  std::vector<S*> output_parts[2];
+  ScratchBuffer bias2;
   alignas(64) Batches<T> batches;
   StepNumbers numbers;
   Progress progress;
