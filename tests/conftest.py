@@ -86,3 +86,19 @@ def tuned_tables(tmp_path, monkeypatch):
     monkeypatch.undo()
     for module in modules:
         module.forget_tables()
+
+
+@pytest.fixture
+def fused_calls(monkeypatch):
+    """The options of each call of ``functional.two_layer``."""
+    from twolayer_kernels import functional
+
+    seen = []
+    original = functional.two_layer
+
+    def watched(*args, **kwargs):
+        seen.append(kwargs)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(functional, "two_layer", watched)
+    return seen
