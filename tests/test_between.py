@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from twolayer_kernels import FusedLinearReLU, FusedTwoLayer, TwoLayerNet
 
@@ -31,22 +34,37 @@ def _first_weight_moved(module):
         next(module.parameters()).add_(1)
 
 
-def _outcome(module, change, x_needs_grad, frozen):
+class _Watches(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def _gradients(y, leaves, twice):
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    options = {"create_graph": twice, "materialize_grads": True}
+    gradients = torch.autograd.grad(y.square().sum(), wanted, **options)
+    if twice:
+        squares = sum(g.square().sum() for g in gradients)
+        gradients += torch.autograd.grad(squares, wanted, materialize_grads=True)
+    return [g.detach() for g in gradients]
+
+
+def _outcome(module, change, x_needs_grad, frozen, twice=False, watched=False):
     torch.manual_seed(2)
     x = torch.randn(4, 3).requires_grad_(x_needs_grad)
     for name, p in module.named_parameters():
         p.requires_grad_(not name.startswith(frozen))
-    y = module(x)
+    with _Watches() if watched else nullcontext():
+        y = module(x)
     before = [p.data for p in module.parameters()]
     change(module)
     try:
-        y.sum().backward()
+        return _gradients(y, [x, *module.parameters()], twice)
     except RuntimeError as error:
         return type(error)
     finally:
         for p, data in zip(module.parameters(), before, strict=True):
             p.data = data
-    return [x.grad, *(p.grad for p in module.parameters())]
 
 
 class _PlainLinearReLU(nn.Linear):
@@ -62,19 +80,25 @@ class _PlainLinearReLU(nn.Linear):
     [_swapped, _to_vector_and_back, nn.Module.double, _biases_moved, _first_weight_moved],
     ids=lambda change: change.__name__,
 )
-def test_parameters_that_change_before_backward(change, frozen, x_needs_grad, recompute):
+@pytest.mark.parametrize("watched", [False, True], ids=["direct", "operators"])
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "create_graph"])
+def test_parameters_that_change_before_backward(
+    change, frozen, x_needs_grad, recompute, twice, watched
+):
     """As in plain torch: other memory leaves the gradients alone, a write where it is read raises.
 
     ``recompute`` reads more than plain torch has saved, and says so.
     """
+    if twice and change is nn.Module.double:
+        pytest.skip("torch finds no way back to a parameter that has another dtype since")
     torch.manual_seed(0)
     if recompute is None:
         plain, ours = _PlainLinearReLU(3, 5), FusedLinearReLU(3, 5)
     else:
         plain, ours = TwoLayerNet(3, 5, 2), FusedTwoLayer(3, 5, 2, recompute=recompute)
     ours.load_state_dict(plain.state_dict())
-    wanted = _outcome(plain, change, x_needs_grad, frozen)
-    found = _outcome(ours, change, x_needs_grad, frozen)
+    wanted = _outcome(plain, change, x_needs_grad, frozen, twice, watched)
+    found = _outcome(ours, change, x_needs_grad, frozen, twice, watched)
     if recompute and change in (_biases_moved, _first_weight_moved) and found is RuntimeError:
         return
     assert type(found) is type(wanted)
@@ -102,13 +126,3 @@ def test_no_gradient_stays_none(module):
     """Zeros in its place would have an optimizer's weight decay move the parameters."""
     _Stop.apply(module(torch.ones(2, 3))).sum().backward()
     assert all(p.grad is None for p in module.parameters())
-
-
-@pytest.mark.parametrize("change", [_swapped, _biases_moved, _first_weight_moved])
-def test_a_changed_parameter_is_not_differentiated_twice_in_silence(change):
-    module = FusedTwoLayer(3, 5, 2)
-    x = torch.randn(4, 3, requires_grad=True)
-    y = module(x)
-    change(module)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(y.sum(), x, create_graph=True)

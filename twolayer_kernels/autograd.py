@@ -2,8 +2,8 @@
 
 Forward and backward run a backend's kernels. A backward that must itself be
 differentiated (``create_graph=True``) is instead written in torch's own
-differentiable operations, on an activation computed again by ``linear_relu``,
-so that derivatives of any order flow to every input. A backward asks as a
+differentiable operations, on an activation that is connected to its inputs
+again, so that derivatives of any order flow to every one. A backward asks as a
 forward does whether something may see it: a mode may have begun since.
 """
 
@@ -70,33 +70,6 @@ def _only_needed(gradients: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tupl
     return tuple(g if needed else None for g, needed in zip(gradients, needs, strict=True))
 
 
-def _versions(w: Tensor, b: Tensor | None) -> tuple[int, int] | None:
-    try:
-        return w._version, 0 if b is None else b._version
-    except RuntimeError:  # inference tensors have none, and nothing is differentiable twice
-        return None
-
-
-def _connected(p: Any, value: Tensor | None, needed: bool) -> Any:
-    """A parameter for gradients that are to be differentiated: itself if it wanted a gradient.
-
-    Args:
-        value: as it was saved, if it was.
-
-    Raises:
-        RuntimeError: it has other memory since.
-    """
-    if value is not None and (p.data_ptr() != value.data_ptr() or p.dtype != value.dtype):
-        raise RuntimeError(_MODIFIED)
-    return p if needed or p is None else p.detach()
-
-
-_MODIFIED = (
-    "one of the variables needed for gradient computation has been modified by an inplace"
-    " operation: a parameter, which create_graph=True needs as it was"
-)
-
-
 def _of_dtype(p: Tensor, like: Tensor) -> Tensor:
     """A parameter whose values are not used, in the dtype that it had."""
     return p if p.dtype is like.dtype else like.new_empty(()).expand(p.shape)
@@ -140,7 +113,7 @@ class LinearReLU(torch.autograd.Function):
             gradients = ops.linear_relu_backward(grad_a, x, w, a, list(needs), _name(backend))
             return (*_only_needed(gradients, needs), None)
         if torch.is_grad_enabled() and needs[0]:
-            w = _connected(own_w, value, needs[1])
+            w = operations.with_values(own_w, value, needs[1])
         return (*operations.linear_relu_gradients(grad_a, x, w, a, needs), None)
 
 
@@ -177,7 +150,7 @@ class TwoLayer(torch.autograd.Function):
             a,
         )
         ctx.set_materialize_grads(False)
-        ctx.call = backend, w1, w2, b1, _versions(w1, b1)
+        ctx.call = backend, w1, w2, b1
         return y
 
     @staticmethod
@@ -185,7 +158,7 @@ class TwoLayer(torch.autograd.Function):
         if grad_y is None:
             return (None,) * 7
         x, value1, value2, b1, a = ctx.saved_tensors
-        backend, own1, own2, own_b1, versions = ctx.call
+        backend, own1, own2, own_b1 = ctx.call
         w1 = own1 if value1 is None else value1
         w2 = own2 if value2 is None else value2
         if w1.dtype is not grad_y.dtype or w2.dtype is not grad_y.dtype:
@@ -208,16 +181,16 @@ class TwoLayer(torch.autograd.Function):
                 grad_y, x, w1, w2, b1, a, list(needs), _name(backend)
             )
             return (*_only_needed(gradients, needs), None, None)
+        if a is None and x is not None:
+            with torch.no_grad():
+                forward = operations.linear_relu
+                if unseen(x, w1, b1):
+                    forward = backend.linear_relu_forward
+                a = forward(x, w1, b1)
         if torch.is_grad_enabled() and x is not None:
-            if _versions(own1, own_b1) != versions:
-                raise RuntimeError(_MODIFIED)
             x = x if needs[0] else x.detach()
-            w1, w2 = _connected(own1, value1, needs[1]), _connected(own2, value2, needs[2])
-            b1 = _connected(own_b1, b1, needs[3])
-        if x is not None and (a is None or torch.is_grad_enabled()):
-            # Connected to x, w1 and b1 again where the gradients are to be differentiated.
-            if unseen(x, w1, b1):
-                a = LinearReLU.apply(x, w1, b1, backend)  # type: ignore[no-untyped-call]
-            else:
-                a = operations.linear_relu(x, w1, b1)
+            w1 = operations.with_values(own1, value1, needs[1])
+            w2 = operations.with_values(own2, value2, needs[2])
+            b1 = operations.with_values(own_b1, b1, needs[3])
+            a = operations.connected_activation(x, w1, b1, a)
         return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, needs), None, None)

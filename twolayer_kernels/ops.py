@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, operations
+from . import dispatch, operations, transparency
 
 NAMESPACE = "twolayer_kernels"
 _library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
@@ -136,10 +136,28 @@ def _fake_linear_relu_backward(
 # ---- what the gradient is ----
 
 
+def _value(p: Tensor | None, used: bool) -> Tensor | None:
+    """What is saved of a parameter, where a gradient uses its values.
+
+    Its detached self keeps the memory that it has, whatever is assigned to its ``.data``.
+    """
+    if p is None or not used:
+        return None
+    return p if torch.compiler.is_compiling() or transparency.is_stand_in(type(p)) else p.detach()
+
+
 def _save_two_layer(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, w1, w2, b1, _, keep_activation, backend = inputs
-    ctx.save_for_backward(x, w1, w2, b1, output[1] if keep_activation else None)
-    ctx.backend = backend
+    needs = ctx.needs_input_grad
+    first_layer = needs[0] or needs[1] or needs[3]
+    ctx.save_for_backward(
+        x,
+        _value(w1, needs[0] or not keep_activation),
+        _value(w2, first_layer),
+        _value(b1, not keep_activation),
+        output[1] if keep_activation else None,
+    )
+    ctx.call = backend, w1, w2, b1
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -150,17 +168,28 @@ def _differentiate_two_layer(
     needs = list(ctx.needs_input_grad[:5])
     if grad_y is None:
         return (None,) * 7
+    x, value1, value2, b1, a = ctx.saved_tensors
+    backend, own1, own2, own_b1 = ctx.call
+    w1 = own1.detach() if value1 is None else value1
+    w2 = own2.detach() if value2 is None else value2
     if torch.is_grad_enabled():  # the gradients are to be differentiated
-        x, w1, w2, b1, _ = ctx.saved_tensors
-        a = operations.linear_relu(x, w1, b1)
+        if a is None:
+            with torch.no_grad():
+                a = operations.linear_relu(x, w1, b1)
+        w1 = operations.with_values(own1, value1, needs[1])
+        w2 = operations.with_values(own2, value2, needs[2])
+        b1 = operations.with_values(own_b1, b1, needs[3])
+        a = operations.connected_activation(x, w1, b1, a)
         return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, tuple(needs)), None, None)
-    gradients = two_layer_backward(grad_y, *ctx.saved_tensors, needs, ctx.backend)
+    gradients = two_layer_backward(grad_y, x, w1, w2, b1, a, needs, backend)
     return (*(g if n else None for g, n in zip(gradients, needs, strict=True)), None, None)
 
 
 def _save_linear_relu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0], inputs[1], output)
-    ctx.backend = inputs[3]
+    x, w, _, backend = inputs
+    needs = ctx.needs_input_grad
+    ctx.save_for_backward(x, _value(w, needs[0]), output)
+    ctx.call = backend, w
     ctx.set_materialize_grads(False)
 
 
@@ -168,10 +197,13 @@ def _differentiate_linear_relu(ctx: Any, grad_a: Tensor | None) -> tuple[Tensor 
     needs = list(ctx.needs_input_grad[:3])
     if grad_a is None:
         return (None,) * 4
+    x, value, a = ctx.saved_tensors
+    backend, own_w = ctx.call
+    w = own_w.detach() if value is None else value
     if torch.is_grad_enabled():
-        x, w, a = ctx.saved_tensors
+        w = operations.with_values(own_w, value, needs[1])
         return (*operations.linear_relu_gradients(grad_a, x, w, a, tuple(needs)), None)
-    gradients = linear_relu_backward(grad_a, *ctx.saved_tensors, needs, ctx.backend)
+    gradients = linear_relu_backward(grad_a, x, w, a, needs, backend)
     return (*(g if n else None for g, n in zip(gradients, needs, strict=True)), None)
 
 
