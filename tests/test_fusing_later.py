@@ -20,7 +20,7 @@ def _other_forward(model):
 
 def _used_again(model):
     torch.manual_seed(0)
-    model.append(nn.Linear(3, 4))
+    model.append(nn.Linear(4, 4))
     model.append(model[0])
 
 
@@ -32,18 +32,84 @@ def _another_class(model):
     model.__class__ = OwnForward
 
 
+def _last_is_first(model):
+    model[3] = model[0]
+
+
+def _relu_found_and_replaced(model):
+    for name, child in list(model.named_children()):
+        if isinstance(child, nn.ReLU):
+            setattr(model, name, nn.Tanh())
+
+
+def _dropout_removed(model):
+    del model[2]
+
+
 @pytest.mark.parametrize(
     "change",
-    [_other_forward, _used_again, _another_class, _dropout_patched],
+    [
+        *(_other_forward, _used_again, _another_class, _dropout_patched, _last_is_first),
+        *(_relu_found_and_replaced, _dropout_removed),
+    ],
     ids=lambda change: change.__name__,
 )
 def test_what_changes_later_is_followed(change):
-    model = sequential(nn.Dropout(0.5)).eval()
+    # Square, so that what goes wrong does not end in an error of shapes.
+    layers = nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 4)
+    model = nn.Sequential(*layers).eval()
     plain = copy.deepcopy(model)
     fuse(model)
+    x = torch.randn(5, 4)
+    model(x)  # what it remembers of its places is not what is there later
     for m in (model, plain):
         change(m)
+    torch.testing.assert_close(model(x), plain(x))
+
+
+def test_a_layer_at_a_second_attribute_runs_there():
+    class Before(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pre, self.fc1, self.fc2 = (nn.Linear(4, 4) for _ in range(3))
+            self.act = nn.ReLU()
+
+        def forward(self, x):
+            return self.fc2(self.act(self.fc1(self.pre(x))))
+
+    plain = Before()
+    model = copy.deepcopy(plain)
+    assert [site.fused for site in fuse(model)] == [True]
+    for m in (model, plain):
+        m.pre = m.fc1
     x = torch.randn(5, 4)
+    torch.testing.assert_close(model(x), plain(x))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_tracer_sees_the_layers(training):
+    model = sequential(nn.Dropout(0.5)).train(training)
+    plain = copy.deepcopy(model)
+    fuse(model)
+    x = torch.randn(5, 4)
+    results = []
+    for m in (model, plain):
+        traced = torch.fx.symbolic_trace(m).train()
+        torch.manual_seed(3)
+        results.append(traced(x))
+    torch.testing.assert_close(*results)
+
+
+def test_a_replaced_feed_forward_of_an_encoder_layer_runs(monkeypatch):
+    plain = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)
+    model = copy.deepcopy(plain)
+    fuse(model)
+
+    def with_gelu(self, x):
+        return self.linear2(nn.functional.gelu(self.linear1(x)))
+
+    monkeypatch.setattr(nn.TransformerEncoderLayer, "_ff_block", with_gelu)
+    x = torch.randn(3, 5, 8)
     torch.testing.assert_close(model(x), plain(x))
 
 
@@ -67,11 +133,12 @@ def test_a_module_put_between_under_another_name_is_followed():
         (torch, "relu", lambda x: 2 * x),
         (nn.functional, "relu", lambda x, inplace=False: 2 * x),
         (nn.ReLU, "forward", lambda self, x: 2 * x),
+        (nn.functional, "dropout", lambda x, *options: 2 * x),
     ],
-    ids=["torch.relu", "functional.relu", "nn.ReLU.forward"],
+    ids=["torch.relu", "functional.relu", "nn.ReLU.forward", "functional.dropout"],
 )
-def test_a_replaced_relu_is_called(owner, name, double, monkeypatch):
-    fused = sequential()
+def test_a_replaced_function_is_called(owner, name, double, monkeypatch):
+    fused = sequential(nn.Dropout(0.5)).eval()
     plain = copy.deepcopy(fused)
     fuse(fused)
     pairs = [(fused, plain), (FusedTwoLayer(4, 8, 3), TwoLayerNet(4, 8, 3))]
@@ -94,6 +161,16 @@ def test_unfuse_keeps_hooks_put_on_the_relu_meanwhile():
     handle.remove()
     model(x)
     assert len(seen) == 1
+
+
+def test_unfuse_keeps_a_forward_put_on_the_relu_meanwhile():
+    model = sequential()
+    fuse(model)
+    model[1].forward = lambda h: 3 * h
+    x = torch.randn(5, 4)
+    y = model(x)
+    unfuse(model)
+    torch.testing.assert_close(model(x), y)
 
 
 def test_unfuse_keeps_what_kind_a_backward_hook_is():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from . import functional
@@ -15,6 +16,7 @@ from .transparency import is_observed, why_called
 
 DROPOUTS = (nn.Dropout,)
 _RELU, _RELU_FORWARD = nn.functional.relu, nn.ReLU.forward
+_DROPOUT = nn.functional.dropout
 
 
 class Replaced:
@@ -30,18 +32,20 @@ class Chain:
         names: tuple[str, str, str],
         dropouts: tuple[str, ...],
         options: dict[str, Any],
+        method: str,
     ) -> None:
         self.parent, self.names, self.dropouts, self.options = parent, names, dropouts, options
         self.linear1: Any = parent._modules[names[0]]
         self.linear2: Any = parent._modules[names[2]]
         self.activation: Any = None  # comes into its place last
-        self.forward = type(parent).forward
-        # Of a Sequential, whose order says what follows on what.
-        self.order = tuple(parent._modules) if isinstance(parent, nn.Sequential) else None
+        # What calls the three, one after the other.
+        self.callers = {name: getattr(type(parent), name) for name in ("forward", method)}
+        # The parent's modules when these were last found in their places, and once each.
+        self.children: tuple[Any, ...] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles do without layers that others replaced, as the plain model's do."""
-        state = dict(self.__dict__)
+        state = {**self.__dict__, "children": None}
         for own, name in zip(("linear1", "activation", "linear2"), self.names, strict=True):
             if self._at(name) is not state[own]:
                 state[own] = Replaced
@@ -52,14 +56,14 @@ class Chain:
         parent = self.parent
         return parent._modules.get(name, parent.__dict__.get(name))
 
-    def runs_fused(self, asking: nn.Module) -> bool:
+    def runs_fused(self, asking: nn.Module, input: Any) -> bool:
         """Nothing between the layers is to be seen or changed by anybody.
 
         ``asking`` is the one of the three that is being called: all three decide alike, so none
-        may be a copy of its own.
+        may be a copy of its own. What they trace with (a proxy) sees all three.
         """
         own = asking is self.linear1 or asking is self.activation or asking is self.linear2
-        return own and self.why_apart() is None
+        return own and isinstance(input, Tensor) and self.why_apart() is None
 
     def why_apart(self) -> str | None:
         """Why the three do their own part, or ``None`` where the first computes all."""
@@ -72,10 +76,16 @@ class Chain:
             or modules.get(name2) is not linear2
         ):
             return "one of the layers is replaced"
-        if type(self.parent).forward is not self.forward or "forward" in self.parent.__dict__:
-            return f"{type(self.parent).__name__} has another forward than when it was fused"
-        if self.order is not None and self.order != tuple(modules) and not self._is_in_a_row():
-            return "the layers are no longer in a row, or in it twice"
+        kind = type(self.parent)
+        for name, caller in self.callers.items():
+            if getattr(kind, name) is not caller or name in self.parent.__dict__:
+                return f"{kind.__name__} has another {name} than when it was fused"
+        children = tuple(modules.values())
+        if children != self.children:
+            if not self._are_in_their_places():
+                return "the layers are no longer in a row, or in it twice"
+            if not torch.compiler.is_compiling():
+                self.children = children
         for name in self.dropouts:
             dropout: Any = modules.get(name)
             if type(dropout) not in DROPOUTS:
@@ -86,6 +96,8 @@ class Chain:
                 return f"{name} has a forward of its own"
             if is_observed(dropout):
                 return f"{name} has hooks"
+            if nn.functional.dropout is not _DROPOUT:
+                return "torch's dropout is replaced"
         if "forward" in activation.__dict__ or is_observed(activation):
             return f"{name_between} has hooks"
         if nn.functional.relu is not _RELU or nn.ReLU.forward is not _RELU_FORWARD:
@@ -97,15 +109,16 @@ class Chain:
             return f"{name_between} has hooks"
         return why_called({name1: linear1, name2: linear2}, (FusedFirst, FusedSecond))
 
-    def _is_in_a_row(self) -> bool:
-        """Whether a Sequential that has changed still has these in a row, and once each."""
+    def _are_in_their_places(self) -> bool:
+        """Whether the parent has each of these once, a Sequential in a row."""
         modules = self.parent._modules
-        names, (first, between, last) = list(modules), self.names
-        begin = names.index(first)
+        first, between, last = self.names
         row = [first, between, *self.dropouts, last]
-        children = list(modules.values())
-        once = all(children.count(modules[name]) == 1 for name in row)
-        return once and names[begin : begin + len(row)] == row
+        children, names = list(modules.values()), list(modules)
+        if any(children.count(modules[name]) != 1 for name in row if name in modules):
+            return False
+        begin = names.index(first)
+        return not isinstance(self.parent, nn.Sequential) or names[begin : begin + len(row)] == row
 
 
 class FusedFirst(nn.Linear):
@@ -115,7 +128,7 @@ class FusedFirst(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         chain = self._chain
-        if not chain.runs_fused(self):
+        if not chain.runs_fused(self, input):
             return super().forward(input)
         second = chain.linear2
         w1, b1 = self.weight, self.bias
@@ -134,23 +147,25 @@ class FusedSecond(nn.Linear):
     _chain: Chain
 
     def forward(self, input: Tensor) -> Tensor:
-        return input if self._chain.runs_fused(self) else super().forward(input)
+        return input if self._chain.runs_fused(self, input) else super().forward(input)
 
 
-class FusedActivation(nn.Module):
+class FusedActivation(nn.ReLU):
     """The ReLU between the two; made by :func:`fuse`."""
 
     _chain: Chain
     original: Any
 
     def __init__(self, chain: Chain, original: Any) -> None:
-        super().__init__()
+        super().__init__(inplace=getattr(original, "inplace", False))
         # Not as submodules: neither is this one's.
         self.__dict__["_chain"] = chain
         self.__dict__["original"] = original
 
     def forward(self, input: Tensor) -> Tensor:
-        if self._chain.runs_fused(self):
+        if self._chain.runs_fused(self, input):
             return input
+        if not isinstance(input, Tensor):  # a tracer would look for the original among the modules
+            return super().forward(input)
         result: Tensor = self.original(input)
         return result

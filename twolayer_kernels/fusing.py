@@ -20,17 +20,18 @@ from .chains import DROPOUTS, Chain, FusedActivation, FusedFirst, FusedSecond, R
 from .reading import takes_apart, why_unclear
 from .transparency import is_observed
 
-# Modules whose forward runs these attributes in a row, with control flow that tracing cannot
-# follow: (first linear layer, activation, second linear layer, dropouts between them).
+# Modules that run these attributes in a row, with control flow that tracing cannot follow: (first
+# linear layer, activation, second linear layer, dropouts between them, the method that does).
+_OF_TRANSFORMERS = ("linear1", "activation", "linear2", ("dropout",), "_ff_block")
 _KNOWN = {
-    "torch.nn.modules.transformer.TransformerEncoderLayer": (
-        ("linear1", "activation", "linear2", ("dropout",)),
+    "torch.nn.modules.transformer.TransformerEncoderLayer": _OF_TRANSFORMERS,
+    "torch.nn.modules.transformer.TransformerDecoderLayer": _OF_TRANSFORMERS,
+    "transformers.models.opt.modeling_opt.OPTDecoderLayer": (
+        *("fc1", "activation_fn", "fc2", (), "forward"),
     ),
-    "torch.nn.modules.transformer.TransformerDecoderLayer": (
-        ("linear1", "activation", "linear2", ("dropout",)),
+    "transformers.models.t5.modeling_t5.T5DenseActDense": (
+        *("wi", "act", "wo", ("dropout",), "forward"),
     ),
-    "transformers.models.opt.modeling_opt.OPTDecoderLayer": (("fc1", "activation_fn", "fc2", ()),),
-    "transformers.models.t5.modeling_t5.T5DenseActDense": (("wi", "act", "wo", ("dropout",)),),
 }
 _RELU_FUNCTIONS = (
     torch.relu,
@@ -71,6 +72,7 @@ class _Candidate(NamedTuple):
     linear2: str
     dropouts: tuple[str, ...]
     problem: str | None = None
+    method: str = "forward"  # of the parent, that calls them
 
 
 def _is_relu(activation: Any) -> bool:
@@ -97,9 +99,9 @@ def _in_sequential(parent: nn.Module) -> Iterator[_Candidate]:
 
 def _of_known_class(parent: nn.Module) -> Iterator[_Candidate]:
     kind = f"{type(parent).__module__}.{type(parent).__qualname__}"
-    for first, activation, second, dropouts in _KNOWN.get(kind, ()):
-        if _is_relu(getattr(parent, activation)):
-            yield _Candidate(parent, first, activation, second, dropouts)
+    first, activation, second, dropouts, method = _KNOWN[kind]
+    if _is_relu(getattr(parent, activation)):
+        yield _Candidate(parent, first, activation, second, dropouts, method=method)
 
 
 class _Leaves(fx.Tracer):
@@ -299,6 +301,7 @@ def _fuse_one(candidate: _Candidate, options: dict[str, Any]) -> None:
         (candidate.linear1, candidate.activation, candidate.linear2),
         candidate.dropouts,
         options,
+        candidate.method,
     )
     linear1, linear2 = chain.linear1, chain.linear2
     # Past __setattr__, which would make the chain's modules submodules of each other.
@@ -352,9 +355,12 @@ def _unfuse_one(parent: nn.Module, name: str, stand_in: FusedActivation) -> None
         del linear.__dict__["_chain"]
     if isinstance(original, nn.Module):
         original.train(stand_in.training)
+        vars(original)["inplace"] = stand_in.inplace
         for name_of_hooks, kept in vars(stand_in).items():
             if "_hook" in name_of_hooks and kept:  # put there since; their handles know this dict
                 vars(original)[name_of_hooks] = kept
+        if "forward" in vars(stand_in):
+            vars(original)["forward"] = vars(stand_in)["forward"]
         parent._modules[name] = original
     else:
         parent.__dict__[name] = original
