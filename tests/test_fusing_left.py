@@ -94,6 +94,47 @@ class Helps(Branching):
         return h * 2 if self.training else h
 
 
+def calls_a_function_around_it():
+    def twice(h):
+        return 2 * h
+
+    class Calls(Branching):
+        def forward(self, x):
+            return self.fc2(twice(self.act(self.fc1(x))))
+
+    return Calls()
+
+
+class Imports(Branching):
+    def forward(self, x):
+        import torch.nn.functional as F
+
+        return self.fc2(F.relu(self.act(self.fc1(x))))
+
+
+class PicksByProperty(Branching):
+    @property
+    def now(self):
+        return self.act if self.training else nn.Identity()
+
+    def forward(self, x):
+        return self.fc2(self.now(self.fc1(x)))
+
+
+class PicksByNumber(Branching):
+    skips = 0
+
+    def forward(self, x):
+        h = self.act(self.fc1(x))
+        return self.fc2((h, x)[self.skips])
+
+
+class GoesByAnotherName(Branching):
+    def forward(self, x):
+        me = self
+        return me.fc2(me.act(me.fc1(x)))
+
+
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()
@@ -118,6 +159,11 @@ LEFT = {
     "decorated": (Decorated, "its forward is decorated"),
     "appends": (Appends, "for its side effect"),
     "helps": (Helps, "its forward calls self.shift"),
+    "function_around": (calls_a_function_around_it, "its forward calls twice"),
+    "imports": (Imports, "its forward imports something"),
+    "property": (PicksByProperty, "its forward calls self.now"),
+    "number": (PicksByNumber, "its forward selects by what may change"),
+    "other_name": (GoesByAnotherName, "its forward hands itself on"),
     "taken_apart": (Residual, "the forward of Residual does more with net than call it"),
     "shared": (shared_linear, "0 is shared"),
     "same_twice": (same_linear_twice, "0 is shared"),

@@ -23,6 +23,7 @@ ORDER = [
     "training",
     "fusing",
     "chains",
+    "uses",
     "reading",
     "layers",
     "modules",

@@ -17,8 +17,9 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from .chains import DROPOUTS, Chain, FusedActivation, FusedFirst, FusedSecond, Replaced
-from .reading import takes_apart, why_unclear
+from .reading import why_unclear
 from .transparency import is_observed
+from .uses import Owners, owners_in, why_taken_apart
 
 # Modules that run these attributes in a row, with control flow that tracing cannot follow: (first
 # linear layer, activation, second linear layer, dropouts between them, the method that does).
@@ -61,10 +62,6 @@ class Report(list[Site]):
         )
 
 
-# The modules that hold a module, and under which names, by its identity.
-Owners = dict[int, list[tuple[nn.Module, str]]]
-
-
 class _Candidate(NamedTuple):
     parent: nn.Module
     linear1: str
@@ -97,9 +94,16 @@ def _in_sequential(parent: nn.Module) -> Iterator[_Candidate]:
         at += 1
 
 
+def _name_of_class(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _is_known(module: nn.Module) -> bool:
+    return _name_of_class(module) in _KNOWN
+
+
 def _of_known_class(parent: nn.Module) -> Iterator[_Candidate]:
-    kind = f"{type(parent).__module__}.{type(parent).__qualname__}"
-    first, activation, second, dropouts, method = _KNOWN[kind]
+    first, activation, second, dropouts, method = _KNOWN[_name_of_class(parent)]
     if _is_relu(getattr(parent, activation)):
         yield _Candidate(parent, first, activation, second, dropouts, method=method)
 
@@ -188,7 +192,7 @@ def _runs_in_a_row(parent: nn.Module) -> bool:
 def _candidates(parent: nn.Module) -> Iterator[_Candidate]:
     if _runs_in_a_row(parent):
         yield from _in_sequential(parent)
-    elif f"{type(parent).__module__}.{type(parent).__qualname__}" in _KNOWN:
+    elif _is_known(parent):
         yield from _of_known_class(parent)
     elif not isinstance(parent, (FusedActivation, nn.ModuleList, nn.ModuleDict)):
         yield from _by_tracing(parent)
@@ -199,9 +203,6 @@ def _why_not(candidate: _Candidate, places: Counter[int], owners: Owners) -> str
     if candidate.problem is not None:
         return candidate.problem
     parent = candidate.parent
-    for owner, child in owners.get(id(parent), ()):
-        if _runs_in_a_row(parent) and takes_apart(owner, child):
-            return f"the forward of {type(owner).__name__} does more with {child} than call it"
     for name in (candidate.linear1, candidate.linear2):
         linear = getattr(parent, name)
         if type(linear) is not nn.Linear:
@@ -221,7 +222,10 @@ def _why_not(candidate: _Candidate, places: Counter[int], owners: Owners) -> str
         return f"{candidate.linear1} and {candidate.linear2} differ in dtype"
     if first.weight.device != second.weight.device:
         return f"{candidate.linear1} and {candidate.linear2} are on different devices"
-    return None
+    if _is_known(parent):  # a whole of its own
+        return None
+    row = {candidate.linear1, candidate.activation, candidate.linear2, *candidate.dropouts}
+    return why_taken_apart(parent, row, owners)
 
 
 def fuse(model: nn.Module, *, recompute: bool = False, backend: str | None = None) -> Report:
@@ -230,11 +234,12 @@ def fuse(model: nn.Module, *, recompute: bool = False, backend: str | None = Non
     Proven are: neighbours in an ``nn.Sequential``; the feed-forwards of
     ``nn.TransformerEncoderLayer`` and ``nn.TransformerDecoderLayer``, and of ``transformers``' OPT
     and T5; and chains of attributes in a forward that ``torch.fx`` can trace and whose source has
-    no branches, loops, contexts or side effects and calls nothing but modules and torch. A
-    Sequential whose layers another forward in the model takes one by one is left. Dropout after the
-    ReLU is allowed: the layers run fused while it is off (``p=0``, or in eval), and one by one
-    otherwise. Layers with hooks, of a subclass of ``nn.Linear``, or shared between places are left
-    as they are, and so is a ReLU that is a function in a forward: nothing could take its place.
+    no branches, loops, contexts or side effects and calls nothing but modules and torch. What runs
+    a chain must be called whole by the modules around it, as far as their source shows; where there
+    is none to be read it is left. Dropout after the ReLU is allowed: the layers run fused while it
+    is off (``p=0``, or in eval), and one by one otherwise. Layers with hooks, of a subclass of
+    ``nn.Linear``, or shared between places are left as they are, and so is a ReLU that is a
+    function in a forward: nothing could take its place.
 
     Only the forwards of modules are looked at: code that calls a fused layer by itself
     (``model[0](x)``) gets the result of both.
@@ -263,10 +268,7 @@ def fuse(model: nn.Module, *, recompute: bool = False, backend: str | None = Non
     if not isinstance(model, nn.Module):
         raise TypeError(f"fuse: model must be a torch.nn.Module, got {type(model).__name__}")
     places = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
-    owners: Owners = {}
-    for owner in model.modules():
-        for name, child in owner._modules.items():
-            owners.setdefault(id(child), []).append((owner, name))
+    owners = owners_in(model)
     report = Report()
     for prefix, parent in list(model.named_modules()):
         for candidate in _candidates(parent):
@@ -283,7 +285,7 @@ def _proof(candidate: _Candidate) -> str:
     parent = candidate.parent
     if _runs_in_a_row(parent):
         how = "neighbours in a Sequential"
-    elif f"{type(parent).__module__}.{type(parent).__qualname__}" in _KNOWN:
+    elif _is_known(parent):
         how = f"the feed-forward of {type(parent).__name__}"
     else:
         how = f"in a row in the forward of {type(parent).__name__}"

@@ -1,4 +1,4 @@
-"""What the source of a forward shows and its trace does not: branches, side effects, other uses."""
+"""What the source of a forward shows and its trace does not: branches, side effects, choices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import builtins
 import inspect
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,11 +16,13 @@ _BRANCHES = (
     ast.comprehension,
 )  # fmt: skip
 _CONTEXTS = (ast.With, ast.AsyncWith)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_LITERALS = (ast.Tuple, ast.List, ast.Set, ast.Dict)
 _HIDDEN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.Yield, ast.YieldFrom, ast.Await)
 _HARMLESS = {len, int, float, tuple, list}
 
 
-def _tree(function: Any) -> ast.FunctionDef | None:
+def tree_of(function: Any) -> ast.FunctionDef | None:
     """The function as it is written; ``None`` where its source is not to be had."""
     try:
         parsed = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -31,7 +32,7 @@ def _tree(function: Any) -> ast.FunctionDef | None:
     return found if isinstance(found, ast.FunctionDef) and found.args.args else None
 
 
-def _path(node: ast.expr) -> list[str] | None:
+def path_of(node: ast.expr) -> list[str] | None:
     """``["self", "net", "head"]`` of ``self.net.head``; ``None`` for what is no such chain."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
@@ -41,9 +42,31 @@ def _path(node: ast.expr) -> list[str] | None:
 
 
 def _is_torchs(function: Any) -> bool:
+    if function is None:  # not found: a variable of a function around, or not there yet
+        return False
     home = getattr(function, "__module__", None) or ""
     name = getattr(function, "__name__", "")
     return home.split(".")[0] == "torch" or getattr(torch, name, None) is function
+
+
+def _child(module: nn.Module, names: list[str]) -> nn.Module | None:
+    """The module at the end of a chain of attributes that are all modules, no properties."""
+    found: nn.Module | None = module
+    for name in names:
+        found = None if found is None else found._modules.get(name)
+    return found
+
+
+def _why_not_handed(node: ast.expr, own: str, module: nn.Module, called: set[int]) -> str | None:
+    """What forbids this mention of the module itself, or of one of its own."""
+    path = path_of(node)
+    if path is None or path[0] != own or id(node) in called:
+        return None
+    if len(path) == 1:
+        return "hands itself on"
+    if _child(module, path[1:]) is not None:
+        return f"does more with {'.'.join(path)} than call it"
+    return None
 
 
 def _why_not_called(call: ast.Call, own: str, module: nn.Module, function: Any) -> str | None:
@@ -51,18 +74,18 @@ def _why_not_called(call: ast.Call, own: str, module: nn.Module, function: Any) 
 
     Followed are modules of this one, methods of values, and torch's functions.
     """
-    path = _path(call.func)
+    path = path_of(call.func)
     if path is None:
-        return None if isinstance(call.func, ast.Attribute) else "calls what it has looked up"
+        of_value = isinstance(call.func, ast.Attribute) and not isinstance(
+            call.func.value, _LITERALS
+        )
+        return None if of_value else "calls what it has looked up"
     root, *rest = path
     if root == own:
-        found: Any = module
-        for name in rest:
-            found = getattr(found, name, None)
-        return None if isinstance(found, nn.Module) else f"calls {'.'.join(path)}"
+        return None if _child(module, rest) is not None else f"calls {'.'.join(path)}"
     if root in function.__code__.co_varnames:
         return None if rest else f"calls {root}"
-    found = function.__globals__.get(root, getattr(builtins, root, None))
+    found: Any = function.__globals__.get(root, getattr(builtins, root, None))
     for name in rest:
         found = getattr(found, name, None)
     known = _is_torchs(found) or any(found is harmless for harmless in _HARMLESS)
@@ -76,6 +99,12 @@ def _why_not_stated(node: ast.AST) -> str | None:
         return "has a with statement"
     if isinstance(node, _HIDDEN):
         return "has code of its own inside"
+    if isinstance(node, _IMPORTS):
+        return "imports something"
+    if isinstance(node, ast.Subscript):
+        parts = ast.walk(node.slice)
+        if any(isinstance(part, ast.Name | ast.Attribute | ast.Call) for part in parts):
+            return "selects by what may change"
     if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
         return "keeps something"
     if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
@@ -91,48 +120,23 @@ def why_unclear(module: nn.Module) -> str | None:
     if "forward" in module.__dict__:
         return "its forward is put on the object"
     function: Any = type(module).forward
-    tree = _tree(function)
+    tree = tree_of(function)
     if tree is None:
         return "the source of its forward is not to be had"
     if tree.decorator_list or hasattr(function, "__wrapped__"):
         return "its forward is decorated"
     own = tree.args.args[0].arg
-    for node in (n for statement in tree.body for n in ast.walk(statement)):
+    nodes = [n for statement in tree.body for n in ast.walk(statement)]
+    # What is called, and what is only a part of a longer chain of attributes.
+    called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
+    called |= {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}
+    for node in nodes:
         why = _why_not_stated(node)
         if why is None and isinstance(node, ast.Call):
             why = _why_not_called(node, own, module, function)
+        if why is None and isinstance(node, ast.Attribute | ast.Name):
+            why = _why_not_handed(node, own, module, called)
         if why is not None:
             line = getattr(node, "lineno", 0)
             return f"its forward {why}" + (f" (line {line} of it)" if line else "")
     return None
-
-
-def _trees_of(kind: type) -> Iterator[ast.FunctionDef]:
-    """A class's forward, and the methods that it calls, and so on."""
-    left, seen = ["forward"], set()
-    while left:
-        name = left.pop()
-        function = inspect.getattr_static(kind, name, None)
-        tree = None if name in seen else _tree(function)
-        seen.add(name)
-        if tree is None:
-            continue
-        yield tree
-        own = tree.args.args[0].arg
-        paths = (_path(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
-        left += [path[1] for path in paths if path is not None and path[0] == own]
-
-
-def takes_apart(owner: nn.Module, child: str) -> bool:
-    """Whether a module's forward does anything with this child but call it (``self.net[2](x)``)."""
-    kind: type = type(owner)
-    if kind.__module__.split(".")[0] == "torch":
-        return False
-    for tree in _trees_of(kind):
-        own = tree.args.args[0].arg
-        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        for node in ast.walk(tree):
-            whole = isinstance(node, ast.Attribute) and _path(node) == [own, child]
-            if whole and id(node) not in called:
-                return True
-    return False
