@@ -11,10 +11,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import twolayer_kernels.numpy as fused_numpy
 from twolayer_kernels.backends.cpu import _cpu
-from twolayer_kernels.functional import linear_relu
+from twolayer_kernels.functional import linear_relu, two_layer
 
 from .comparing import assert_equal, assert_same_bits
 from .problems import exact, fused, integers, plain
@@ -184,7 +185,7 @@ def test_a_wide_hidden_layer_leaves_no_memory_behind():
 
 _THREADS_MADE = """
 import os, torch
-from twolayer_kernels.functional import linear_relu
+from twolayer_kernels.functional import linear_relu, two_layer
 
 x = {size: torch.randn(size, 300) for size in (4, 6, 64)}
 w = torch.randn(200, 300)
@@ -231,3 +232,23 @@ def test_a_torch_that_is_too_old_is_named():
     assert last.startswith("ImportError: ")
     assert f"torch {torch.__version__}" in last
     assert "2.11" in last
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 3, 4), (0, 3, 4)])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_results_are_views_where_torchs_are(layers, shape, grad, bias):
+    """A view that was made without gradients cannot be written with them."""
+    first, second = nn.Linear(4, 6, bias), nn.Linear(6, 3, bias)
+    x = torch.randn(shape)
+    with torch.set_grad_enabled(grad):
+        wanted = torch.relu(first(x))
+        if layers == 1:
+            found = linear_relu(x, first.weight, first.bias)
+        else:
+            wanted = second(wanted)
+            parameters = first.weight, second.weight, first.bias, second.bias
+            found = two_layer(x, *parameters)
+    assert found._is_view() == wanted._is_view()
+    torch.testing.assert_close(found, wanted)

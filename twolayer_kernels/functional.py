@@ -22,6 +22,7 @@ flops.register()
 
 # Of no device in particular: a quarter of the cost of asking for one.
 _is_any_autocast_enabled = torch._C._is_any_autocast_enabled
+_unsafe_view = torch.ops.aten._unsafe_view.default
 
 _CHECKS = ArrayChecks(
     Tensor,
@@ -171,7 +172,17 @@ def _two_layer(
         )
     else:
         y, _ = chosen.two_layer_forward(x2d, w1, w2, b1, b2, False)
-    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], w2.shape[0])
+    if x.dim() == 2:
+        return y
+    shape = *x.shape[:-1], w2.shape[0]
+    # As in torch: of addmm's result a view, else none.
+    return _no_view(y, shape) if b2 is None else y.reshape(shape)
+
+
+def _no_view(y: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A result of ours in another shape, which nobody holds but the caller."""
+    other: Tensor = _unsafe_view(y, shape)
+    return other
 
 
 def _needs_graph(*tensors: Tensor | None) -> bool:
@@ -349,7 +360,7 @@ def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) ->
         )
     else:
         a = chosen.linear_relu_forward(x2d, w, b)
-    return a if x.dim() == 2 else a.reshape(*x.shape[:-1], w.shape[0])
+    return a if x.dim() == 2 else _no_view(a, (*x.shape[:-1], w.shape[0]))
 
 
 _TWO_LAYER = _Operation(
