@@ -20,7 +20,7 @@ from twolayer_kernels import sklearn as ours
 from twolayer_kernels.engine import run_chunk
 from twolayer_kernels.sklearn import epochs
 from twolayer_kernels.sklearn.epochs import Epochs, Orders
-from twolayer_kernels.sklearn.versions import TAKES_SAMPLE_WEIGHT, SGDOptimizer
+from twolayer_kernels.sklearn.versions import TAKES_SAMPLE_WEIGHT, AdamOptimizer, SGDOptimizer
 
 from .sklearn_cases import (
     CLASSES,
@@ -179,17 +179,17 @@ def test_weights_that_are_nothing_in_a_batch():
 
 @KINDS
 def test_an_interrupt_between_epochs(kind):
-    models = [cls(random_state=0) for cls in CLASSES[kind]]
+    models = [cls(random_state=0, early_stopping=True) for cls in CLASSES[kind]]
 
     def interrupted(model):
-        count = model._update_no_improvement_count
+        score = model._score
 
-        def at_the_third(*arguments):
+        def at_the_third(*arguments, **options):
             if model.n_iter_ == 3:
                 raise KeyboardInterrupt
-            count(*arguments)
+            return score(*arguments, **options)
 
-        model._update_no_improvement_count = at_the_third
+        model._score = at_the_third
         model.fit(*data(kind))
 
     seen = [outcome(lambda m=m: interrupted(m)) for m in models]
@@ -303,7 +303,52 @@ def test_a_patched_end_of_epochs_is_followed(kind, monkeypatch):
     fused, plain = (
         quiet(cls(random_state=0, max_iter=8, **SGD), inputs, target) for cls in CLASSES[kind]
     )
-    np.testing.assert_allclose(fused.loss_curve_, plain.loss_curve_, rtol=1e-12)
+    assert fused.engine_ == ("scikit-learn", "iteration_ends is not scikit-learn's")
+    assert fused.loss_curve_ == plain.loss_curve_
+
+
+def _clip(model):
+    np.clip(model.coefs_[0], -0.05, 0.05, out=model.coefs_[0])
+
+
+def _decay(model):
+    model._optimizer.learning_rate_init *= 0.5
+
+
+def _regularize(model):
+    model.alpha *= 100
+
+
+@KINDS
+@pytest.mark.parametrize("samples", [30, None])
+@pytest.mark.parametrize("edit", [_clip, _decay, _regularize])
+def test_what_is_changed_between_epochs_counts(edit, samples, kind):
+    inputs, target = (part[:samples] for part in data(kind))
+
+    def edited(cls):
+        class Edits(cls):
+            def _update_no_improvement_count(self, *arguments):
+                super()._update_no_improvement_count(*arguments)
+                edit(self)
+
+        return quiet(Edits(random_state=0, max_iter=8), inputs, target)
+
+    fused, plain = map(edited, CLASSES[kind])
+    assert fused.engine_.name == "scikit-learn"
+    assert fused.loss_curve_ == plain.loss_curve_
+
+
+@KINDS
+def test_a_replaced_update_is_called(kind, monkeypatch):
+    inputs, target = data(kind)
+    update = AdamOptimizer._get_updates
+
+    def clipped(self, grads):
+        return update(self, [np.clip(grad, -1e-3, 1e-3) for grad in grads])
+
+    monkeypatch.setattr(AdamOptimizer, "_get_updates", clipped)
+    fused, plain = (quiet(cls(random_state=0, max_iter=8), inputs, target) for cls in CLASSES[kind])
+    assert fused.loss_curve_ == plain.loss_curve_
 
 
 @KINDS
@@ -323,12 +368,13 @@ def test_an_error_after_the_first_epoch_comes_after_one_epoch(kind):
 @KINDS
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_several_epochs_a_call_are_those_one_by_one(kind, solver):
-    """Who replaces what scikit-learn calls after each epoch finds the network of that epoch."""
+    """Who sees an attribute change after each epoch finds the network of that epoch."""
 
     class Watching(CLASSES[kind][0]):
-        def _update_no_improvement_count(self, *arguments):
-            self.seen = [*getattr(self, "seen", []), self.coefs_[0].copy()]
-            super()._update_no_improvement_count(*arguments)
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "_no_improvement_count" and self.loss_curve_:
+                self.__dict__["seen"] = [*self.__dict__.get("seen", []), self.coefs_[0].copy()]
 
     inputs, target = data(kind)
     parameters = {"solver": solver, "random_state": 0, "max_iter": 40, "tol": 1e-3}

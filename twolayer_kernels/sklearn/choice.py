@@ -9,7 +9,12 @@ import joblib  # type: ignore[import-untyped]
 import numpy as np
 
 from .. import _cpu
-from .versions import AdamOptimizer, BaseMultilayerPerceptron, SGDOptimizer
+from .versions import (
+    AdamOptimizer,
+    BaseMultilayerPerceptron,
+    SGDOptimizer,
+    why_not_scikit_learns,
+)
 
 FUSED, OWN = "fused", "scikit-learn"
 
@@ -19,9 +24,6 @@ LOSSES = {
     ("log_loss", "logistic"): "sklearn_binary_log_loss",
     ("squared_error", "identity"): "sklearn_squared_error",
 }
-
-# Who replaces one of these wants it to be called.
-_MATHEMATICS = ("_backprop", "_forward_pass", "_compute_loss_grad")
 
 
 class Engine(NamedTuple):
@@ -42,12 +44,7 @@ def against_parameters(estimator: Any) -> str | None:
         return f"solver={estimator.solver!r}: 'adam' and 'sgd' are fused"
     if estimator.loss not in {loss for loss, _ in LOSSES}:
         return f"loss={estimator.loss!r} is not fused"
-    for name in _MATHEMATICS:
-        if name in vars(estimator) or (
-            getattr(type(estimator), name) is not getattr(BaseMultilayerPerceptron, name)
-        ):
-            return f"{name} is not scikit-learn's"
-    return None
+    return why_not_scikit_learns(estimator, BaseMultilayerPerceptron)
 
 
 def plain(array: Any, dtype: Any) -> bool:
@@ -110,7 +107,7 @@ def against_arrays(estimator: Any, X: Any, y: Any, weight: Any) -> str | None:
         return f"the optimizer is a {type(optimizer).__name__}"
     if [state.shape for state in states] != shapes * (len(states) // 4):
         return "the optimizer was begun on other weights"
-    return None
+    return why_not_scikit_learns(optimizer, type(optimizer))
 
 
 def summary(estimator: Any) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..engine import Chunk, Samples, new_training, run_chunk
 from .choice import LOSSES, plain, threads
-from .versions import ADAM_IS_WIDE, AdamOptimizer, is_iteration_end_replaced
+from .versions import ADAM_IS_WIDE, AdamOptimizer
 
 
 def _as_states(states: list[Any], parameters: list[Any]) -> list[Any]:
@@ -194,7 +194,7 @@ class Epochs:
         """How many epochs one call may take if nobody wants to see or decide anything between."""
         optimizer = self._optimizer
         changes = getattr(optimizer, "lr_schedule", "") == "invscaling"
-        if self._may_vanish or changes or is_iteration_end_replaced(optimizer):
+        if self._may_vanish or changes:
             return 1
         return max(1, _SAMPLES_AT_ONCE // len(self._samples.x))
 

@@ -10,6 +10,7 @@ from sklearn import neural_network as neural_network
 
 # These have no public home: the base class, its tables of functions and its optimizers.
 from sklearn.neural_network._base import ACTIVATIONS as ACTIVATIONS
+from sklearn.neural_network._base import DERIVATIVES, LOSS_FUNCTIONS
 from sklearn.neural_network._multilayer_perceptron import (
     BaseMultilayerPerceptron as BaseMultilayerPerceptron,
 )
@@ -20,23 +21,39 @@ from sklearn.neural_network._stochastic_optimizers import (
     SGDOptimizer as SGDOptimizer,
 )
 
-# What scikit-learn calls after each epoch, as it was when this was imported.
-_ITERATION_ENDS = {cls: cls.iteration_ends for cls in (AdamOptimizer, SGDOptimizer)}
-_COUNTS = "_update_no_improvement_count"
-_COUNT = getattr(BaseMultilayerPerceptron, _COUNTS)
+# What the kernels do in its place, or what is called between the epochs and may change anything:
+# as it was when this was imported.
+_METHODS = {
+    BaseMultilayerPerceptron: (
+        "_forward_pass",
+        "_compute_loss_grad",
+        "_backprop",
+        "_update_no_improvement_count",
+    ),
+    AdamOptimizer: ("_get_updates", "update_params", "iteration_ends"),
+    SGDOptimizer: ("_get_updates", "update_params", "iteration_ends"),
+}
+_AS_IMPORTED = {
+    cls: {name: getattr(cls, name) for name in names} for cls, names in _METHODS.items()
+}
+_TABLES = (ACTIVATIONS, DERIVATIVES, LOSS_FUNCTIONS)
+_TABLES_AS_IMPORTED = tuple(map(dict, _TABLES))
 
 
-def is_iteration_end_replaced(optimizer: Any) -> bool:
-    """Whether somebody else's code ends the optimizer's epochs."""
-    own = "iteration_ends" in vars(optimizer)
-    return own or type(optimizer).iteration_ends is not _ITERATION_ENDS.get(type(optimizer))
+def why_not_scikit_learns(thing: Any, cls: type) -> str | None:
+    """What of an estimator's or optimizer's code somebody has replaced, or ``None``."""
+    for name, method in _AS_IMPORTED[cls].items():
+        if name in vars(thing) or getattr(type(thing), name) is not method:
+            return f"{name} is not scikit-learn's"
+    if _TABLES != _TABLES_AS_IMPORTED:
+        return "a function of scikit-learn's tables is replaced"
+    return None
 
 
 def are_epochs_watched(estimator: Any) -> bool:
-    """Whether somebody else's code is called after each epoch, or when an attribute changes."""
+    """Whether somebody else's code is called when an attribute changes."""
     kind: Any = type(estimator)
-    replaced = _COUNTS in vars(estimator) or getattr(kind, _COUNTS) is not _COUNT
-    return replaced or kind.__setattr__ is not object.__setattr__
+    return kind.__setattr__ is not object.__setattr__
 
 
 # Since 1.7: fit, the losses and the validation score take sample weights.
