@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 
@@ -133,6 +134,19 @@ def test_corrupt_checkpoints(saved, capsys):
     assert "c.pt: No such file" in resume_problem(capsys)
 
 
+def with_moment(content, moment):
+    """An optimizer's state in which one is of another shape: its step would write beyond it."""
+    changed = copy.deepcopy(content["optimizer"])
+    changed["state"][0]["exp_avg"] = moment
+    return changed
+
+
+def with_rate(content, lr):
+    changed = copy.deepcopy(content["optimizer"])
+    changed["param_groups"][0]["lr"] = lr
+    return changed
+
+
 def test_checkpoints_that_do_not_fit(saved, capsys):
     content, write = saved
     for changes, problem in (
@@ -143,7 +157,13 @@ def test_checkpoints_that_do_not_fit(saved, capsys):
         ({"model": {}}, "model needs linear1.weight of shape (8, 3), got nothing"),
         ({"fit_model": {}}, "fit_model needs linear1.weight of shape (8, 3), got nothing"),
         ({"fit_optimizer": None}, "its 'fit_optimizer' is missing or broken"),
-        ({"optimizer": {"state": {}, "param_groups": []}}, "its state does not fit"),
+        ({"optimizer": {"state": {}, "param_groups": []}}, "optimizer is no state"),
+        ({"optimizer": with_moment(content, torch.zeros(3))}, "optimizer is no state"),
+        ({"plain_optimizer": with_moment(content, None)}, "plain_optimizer is no state"),
+        ({"fit_optimizer": with_rate(content, "x")}, "fit_optimizer is no state"),
+        ({"losses": ["a"] * len(content["losses"])}, "losses are not those of"),
+        ({"config": {**content["config"], "seed": 2**70}}, "its config has no usable seed"),
+        ({"config": {**content["config"], "loss": "mse"}}, "its loss mse is none"),
         ({"rng": torch.zeros(3)}, "its state does not fit"),
         ({"epoch": 2}, "has 2 epochs already"),
         ({"epoch": -5}, "it has -5 epochs"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +149,25 @@ def test_a_constant_feature_is_left_as_it_is():
     assert data.x_train[:, 0].eq(0).all()
     with pytest.raises(BadInput, match="at least 5"):
         prepare(Samples("s", x[:4], np.arange(4.0)), 0)
+
+
+def test_a_missing_target_word_is_no_class(capsys):
+    write_csv("a,b,y\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(20)) + "3,4,NA\n")
+    arguments = ("train", "--data", "d.csv", "--no-prepare", "--epochs", 1)
+    line = only_line(run(*arguments, status=2, capsys=capsys))
+    assert "line 22" in line
+
+
+def test_numbers_beyond_any_scale_are_one_line(capsys):
+    cells = "".join(f"{'1e308' if i % 3 else i},{i},{i % 2}\n" for i in range(60))
+    write_csv("a,b,y\n" + cells)
+    line = only_line(run("train", "--data", "d.csv", status=2, capsys=capsys))
+    assert line.endswith("its values are too large to scale")
+
+
+def test_a_name_that_nothing_can_show_is_no_failure():
+    name = os.fsdecode(b"b\xff$\\frac$.csv")
+    write_csv("größe,色,y\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(40)), name)
+    command = [sys.executable, "-m", "twolayer_kernels.cli", "train", "--data", name, "--epochs", "1"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    subprocess.run(command, env=environment, check=True, capture_output=True)

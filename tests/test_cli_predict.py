@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +291,57 @@ def test_checkpoints_that_cannot_predict(capsys):
         assert problem in line
     line = only_line(run("predict", "nosuch.pt", "clouds.csv", status=2, capsys=capsys))
     assert line == "twolayer: nosuch.pt: No such file or directory"
+
+
+def test_a_column_that_stands_twice_is_found_again():
+    Path("t.csv").write_text("2019,2019,y\n" + "".join(f"{i},{i % 3},{i % 2}\n" for i in range(60)))
+    run("train", "--data", "t.csv", "--target", "y", "--epochs", 1, "--save", "m.pt")
+    run("predict", "m.pt", "t.csv", "--out", "p.csv")
+    assert len(predictions("p.csv")["prediction"]) == 60
+
+
+def test_without_a_header_a_first_row_of_text_is_a_row():
+    rows = [f"{color},{size},{color[0]}\n" for color in ("red", "blue") for size in range(30)]
+    Path("t.csv").write_text("".join(rows))
+    run("train", "--data", "t.csv", "--epochs", 1, "--save", "m.pt")
+    Path("new.csv").write_text("blue,0.0\nred,0.5\n")
+    run("predict", "m.pt", "new.csv", "--out", "p.csv")
+    assert len(predictions("p.csv")["prediction"]) == 2
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_spaces_before_quotes_count_wherever_they_stand(late, capsys):
+    """Beyond what the reader looks at to find the separator, too."""
+    plain = [f"{i}, {'red' if i % 2 else 'blue'}, {'p' if i % 2 else 'n'}\n" for i in range(9000)]
+    quoted = ['1, "red, dark", p\n', '2, "blue", n\n'] * 5
+    lines = [*plain, *quoted] if late else [*quoted, *plain]
+    Path("t.csv").write_text("a, c, y\n" + "".join(lines))
+    found = read_table(Path("t.csv"))
+    assert set(found.column("c").to_pylist()) == {"red", "blue", "red, dark"}
+
+
+@pytest.mark.parametrize("classes", ["np", ["a", "a"], ["a", None], [["a"], ["b"]], [1, "b"]])
+def test_classes_that_are_none_are_refused(classes, capsys):
+    train_clouds("--epochs", 1, "--save", "c.pt")
+    torch.save({**torch.load("c.pt", weights_only=True), "classes": classes}, "c.pt")
+    capsys.readouterr()
+    line = only_line(run("predict", "c.pt", "clouds.csv", status=2, capsys=capsys))
+    assert line == "twolayer: c.pt: is no checkpoint of --save: its 'classes' are broken"
+
+
+def test_what_is_no_file_is_written_into_and_links_stay():
+    train_clouds("--epochs", 1, "--save", "c.pt")
+    run("predict", "c.pt", "clouds.csv", "--out", "p.csv")
+    Path("link.csv").symlink_to("kept.csv")
+    Path("kept.csv").write_text("before")
+    run("predict", "c.pt", "clouds.csv", "--out", "link.csv")
+    assert Path("link.csv").is_symlink()
+    assert Path("kept.csv").read_text() == Path("p.csv").read_text()
+    os.mkfifo("pipe")
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append(Path("pipe").read_text()))
+    reader.start()
+    run("predict", "c.pt", "clouds.csv", "--out", "pipe")
+    reader.join()
+    assert Path("pipe").is_fifo()
+    assert seen == [Path("p.csv").read_text()]

@@ -134,9 +134,9 @@ def config_of(path: Path, content: Checkpoint) -> Config:
     config = content["config"]
     sane: dict[str, Callable[[Any], bool]] = {
         "hidden_features": lambda value: type(value) is int and value > 0,
-        "batch_size": lambda value: type(value) is int and value > 0,
+        "batch_size": lambda value: type(value) is int and 0 < value < 2**63,
         "lr": lambda value: type(value) is float and 0 < value < float("inf"),
-        "seed": lambda value: type(value) is int and value >= 0,
+        "seed": lambda value: type(value) is int and 0 <= value < 2**63,
         "loss": lambda value: type(value) is str and value in LOSSES,
     }
     for name, is_sane in sane.items():
@@ -160,6 +160,55 @@ def preparation_of(path: Path, content: Checkpoint) -> Preparation | None:
         raise BadInput(f"{path}: {error}") from error
 
 
+def classes_of(path: Path, content: Checkpoint) -> list[int] | list[str] | None:
+    """What the outputs stand for; ``None`` for a regression.
+
+    Raises:
+        BadInput: these are no classes.
+    """
+    classes: Any = content.get("classes")
+    if classes is None:
+        return None
+    kinds = {type(name) for name in classes} if isinstance(classes, list) else set()
+    if kinds not in ({int}, {str}) or len(set(classes)) != len(classes):
+        raise BadInput(f"{path}: is no checkpoint of --save: its 'classes' are broken")
+    found: list[int] | list[str] = classes
+    return found
+
+
+def _is_state_of(saved: Any, optimizer: torch.optim.Optimizer, epochs: int) -> bool:
+    """Whether ``load_state_dict`` makes a working Adam of it, which takes what it gets."""
+    (group,) = optimizer.state_dict()["param_groups"]
+    parameters = optimizer.param_groups[0]["params"]
+
+    def is_moment(value: Any, p: torch.Tensor) -> bool:
+        return isinstance(value, torch.Tensor) and (value.shape, value.dtype, value.layout) == (
+            p.shape,
+            p.dtype,
+            p.layout,
+        )
+
+    try:
+        (saved_group,) = saved["param_groups"]
+        state = saved["state"]
+        return (
+            all(type(saved_group[name]) is type(value) for name, value in group.items())
+            and saved_group["params"] == group["params"]
+            and state.keys() == (set(group["params"]) if epochs else set())
+            and all(
+                isinstance(state[i]["step"], torch.Tensor)
+                and state[i]["step"].dtype == torch.float32
+                and state[i]["step"].numel() == 1
+                and is_moment(state[i]["exp_avg"], p)
+                and is_moment(state[i]["exp_avg_sq"], p)
+                for i, p in enumerate(parameters)
+                if epochs
+            )
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
 def _check_fit(path: Path, content: Checkpoint, training: Training) -> None:
     saved, data = content["config"], training.data
     for name, word in (("in_features", "features"), ("out_features", "outputs")):
@@ -168,6 +217,8 @@ def _check_fit(path: Path, content: Checkpoint, training: Training) -> None:
                 f"{path}: was trained on data with {saved.get(name)} {word},"
                 f" {data.name} has {getattr(data, name)}"
             )
+    if (saved["loss"] == "cross_entropy") != (data.task == "classification"):
+        raise BadInput(f"{path}: its loss {saved['loss']} is none for a {data.task}")
     if content["data"].get("fingerprint") != fingerprint(data):
         raise BadInput(f"{path}: was trained on other samples than those of {data.name}")
     for part, side in (
@@ -182,6 +233,11 @@ def _check_fit(path: Path, content: Checkpoint, training: Training) -> None:
                 raise BadInput(
                     f"{path}: {part} needs {name} of shape {tuple(tensor.shape)}, got {shape}"
                 )
+        optimizer, losses = part.replace("model", "optimizer"), part.replace("model", "losses")
+        if not _is_state_of(content[optimizer], side.optimizer, content["epoch"]):
+            raise BadInput(f"{path}: {optimizer} is no state of this network's optimizer")
+        if [type(loss) for loss in content[losses]] != [float] * content["epoch"]:
+            raise BadInput(f"{path}: {losses} are not those of {content['epoch']} epochs")
 
 
 def restore(path: Path, content: Checkpoint, training: Training) -> None:

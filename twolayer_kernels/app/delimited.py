@@ -31,6 +31,8 @@ SUFFIXES = (".csv", ".tsv", ".txt")
 SEPARATORS = ("\t", ";", "|", ",")
 _SAMPLE_BYTES = 2**16
 _BLOCK_BYTES = 2**20
+_LONGEST_SPACE = 2**8
+csv.field_size_limit(2**31 - 1)  # a cell is as long as it is
 
 Rows = list[list[str]]
 
@@ -103,13 +105,14 @@ class Delimited:
     """A text table; ``names`` are those of its header, or numbers from 1.
 
     Args:
-        expected: names that make the first line a header where it holds all of them.
+        expected: names that make the first line a header where it holds all of them; ``None``: it
+            is none.
 
     Raises:
         BadInput: the file is no such table.
     """
 
-    def __init__(self, path: Path, expected: Collection[str] = ()) -> None:
+    def __init__(self, path: Path, expected: Collection[str] | None = ()) -> None:
         self.path = path
         self.total = path.stat().st_size
         text = self._beginning()
@@ -118,14 +121,15 @@ class Delimited:
             self._check_lines(0)
         if not rows:
             raise BadInput(f"{path}: the file holds no samples")
-        self.has_header = (bool(expected) and set(expected) <= set(rows[0])) or (
-            _has_header(rows, self.separator)
+        self.has_header = expected is not None and (
+            (bool(expected) and set(expected) <= set(unique(rows[0])))
+            or _has_header(rows, self.separator)
         )
         if self.has_header:
             self.names = unique(rows[0])
         else:
             self.names = [f"{number + 1}" for number in range(len(rows[0]))]
-        self._spaced = re.search(re.escape(self.separator) + r' +"', text) is not None
+        self._spaced = self._has_spaced_quotes()
         self._block_bytes = max(_BLOCK_BYTES, 8 * len(text))
         self.decimal_comma = self.separator != ","
         self.done = 0
@@ -154,6 +158,20 @@ class Delimited:
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise self._unreadable(error) from error
         return text[: text.rfind("\n") + 1] if chunk else text
+
+    def _has_spaced_quotes(self) -> bool:
+        """Whether spaces stand before a quote that opens a cell, anywhere in the file."""
+        mark = re.escape(self.separator).encode()
+        opening = re.compile(mark + rb' +"(?=[^"\r\n' + mark + rb"])")
+        file, content = self._opened()
+        with file, content:
+            rest = b""
+            with suppress(gzip.BadGzipFile, EOFError, zlib.error):  # said where rows are read
+                while chunk := content.read(_BLOCK_BYTES):
+                    if b' "' in (block := rest + chunk) and opening.search(block):
+                        return True
+                    rest = block[-_LONGEST_SPACE:]
+        return False
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows below the header as trimmed text, in batches; blank lines are left out.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import as_numbers, as_targets, fault, is_number
+from .columns import MISSING, as_numbers, as_targets, fault, is_number
 from .failures import BadInput
 from .tables import KINDS, is_table, read_table, target_place
 
@@ -132,7 +132,7 @@ def _read_table(path: Path, target: str | None) -> Samples:
     bad = np.stack([~np.isfinite(found.values) | found.truths for found in numbers], 1)
     labels = table.cells.column(column).to_pylist()
     if not all(isinstance(label, int | float) or is_number(label or "0", True) for label in labels):
-        bad[:, column] = [label in (None, "") for label in labels]
+        bad[:, column] = [label is None or label in MISSING for label in labels]
     if bad.any():
         row, place = (int(i) for i in np.argwhere(bad)[0])
         cell = table.cells.column(place)[row].as_py()

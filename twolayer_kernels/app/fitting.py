@@ -92,7 +92,14 @@ def fit(table: Table, target: int, train: Array, text: Collection[str]) -> Prepa
         else:
             columns.append(Number(name, truths=found.truths))
             values.append(found.values[train])
-    mean, scale = _fit_numbers(columns, values)
+    too_large = BadInput(f"{table.path}: its values are too large to scale")
+    try:
+        mean, scale = _fit_numbers(columns, values)
+    except ValueError as error:  # scikit-learn's scaler, of a median beyond float64
+        raise too_large from error
+    medians = [column.median for column in columns if isinstance(column, Number)]
+    if not np.isfinite(np.array([*medians, *mean, *scale], np.float64)).all():
+        raise too_large
     preparation = Preparation(
         columns, mean, scale, table.names[target], text=list(text), header=table.source.has_header
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,18 +24,27 @@ def _umask() -> int:
 def whole_file(path: Path) -> Iterator[str]:
     """The name of an unfinished file beside ``path``, which takes its place at the end.
 
-    Where anything fails, the file that was there stays.
+    Where anything fails, the file that was there stays. A link stays one, to the new file; what is
+    no file but a device or a pipe is written into.
 
     Raises:
         BadInput: the path cannot be written.
     """
     try:
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        target = path.resolve()
+        into = target.exists() and not target.is_file()
+        folder = None if into else target.parent
+        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=target.name, suffix=".part")
         os.close(handle)
         os.chmod(unfinished, 0o666 & ~_umask())  # mkstemp keeps others out
         try:
             yield unfinished
-            os.replace(unfinished, path)
+            if into:
+                with open(unfinished, "rb") as whole, target.open("wb") as node:
+                    shutil.copyfileobj(whole, node)
+                os.unlink(unfinished)
+            else:
+                os.replace(unfinished, target)
         except BaseException:
             os.unlink(unfinished)
             raise
@@ -48,7 +59,12 @@ def check_writable(path: Path) -> None:
         BadInput: it may not.
     """
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
         raise BadInput(f"{path}: cannot be written: {error.strerror or error}") from error

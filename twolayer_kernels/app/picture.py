@@ -20,6 +20,11 @@ STYLES = {
 }
 
 
+def _shown(name: str) -> str:
+    """A name whose bytes may be no text, as text."""
+    return name.encode(errors="replace").decode()
+
+
 def _draw_losses(axes: Axes, training: Training) -> None:
     data = training.data
     for label, side in training.sides.items():
@@ -40,7 +45,7 @@ def _draw_losses(axes: Axes, training: Training) -> None:
         axes.set_yscale("log")
     score = f"{training.fused.score:.2%}" if data.task == "classification" else None
     score = score or f"{training.fused.score:.4f}"
-    title = f"{data.short_name}: training loss\n{data.score_name} {score} (fused)"
+    title = f"{_shown(data.short_name)}: training loss\n{data.score_name} {score} (fused)"
     axes.set_title(title, fontsize=11, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     one_step = training.steps_per_epoch == 1
@@ -69,8 +74,8 @@ def _draw_times(axes: Axes, trainings: list[Training]) -> None:
     for training in trainings:
         plain, fused, fitted = (side.stopwatch.median() for side in training.sides.values())
         ratios = f"plain / fused = {plain / fused:.2f}\nplain / fit = {plain / fitted:.2f}"
-        labels.append(f"{training.data.short_name}\n{ratios}")
-    axes.set_xticks(list(places), labels)
+        labels.append(f"{_shown(training.data.short_name)}\n{ratios}")
+    axes.set_xticks(list(places), labels, parse_math=False)
     axes.set_xlim(-0.75, len(trainings) - 0.25)
     axes.set_ylim(0, highest * 1.3)
     axes.set_title("time per training step\nmedian, less is better", fontsize=11)
@@ -94,7 +99,7 @@ def draw(trainings: list[Training], footer: str, path: Path) -> None:
     _draw_times(axes[-1], trainings)
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(footer, fontsize=8, color="#6b7280")
+    figure.supxlabel(_shown(footer), fontsize=8, color="#6b7280", parse_math=False)
     try:
         figure.savefig(path)
     except OSError as error:

@@ -64,7 +64,7 @@ def load_model(path: Path, backend: str | None) -> Model:
     preparation = checkpoint.preparation_of(path, content)
     if preparation is None:
         raise BadInput(f"{path}: does not say how its features are made; train it again")
-    weights, classes = content["model"], content.get("classes")
+    weights, classes = content["model"], checkpoint.classes_of(path, content)
     outputs = len(classes) if classes is not None else len(preparation.target_mean)
     try:
         hidden = len(weights["linear1.weight"])
@@ -92,9 +92,9 @@ class Rows:
         elif not is_table(self.path):
             raise BadInput(f"{self.path}: must be a {KINDS} file")
         else:
-            self.source = open_table(
-                self.path, self.preparation.used if self.preparation.header else ()
-            )
+            # Where training saw no header, a first line of text is a row of text.
+            names = self.preparation.used if self.preparation.header else None
+            self.source = open_table(self.path, names)
             self._check_columns(self.source)
 
     def _check_array_model(self) -> None:

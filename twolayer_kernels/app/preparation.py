@@ -245,7 +245,7 @@ class Preparation:
             found = cls(columns=columns, **content)
             if not found._is_sane():
                 raise ValueError("its preparation is damaged")
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError("its preparation is damaged") from error
         return found
 

@@ -93,11 +93,12 @@ def _plain(cells: pa.Array) -> pa.Array:
 Source = Delimited | Parquet
 
 
-def open_table(path: Path, expected: Collection[str] = ()) -> Source:
+def open_table(path: Path, expected: Collection[str] | None = ()) -> Source:
     """The table's names and, by ``batches()``, its rows.
 
     Args:
-        expected: names that make a text table's first line a header where it holds them all.
+        expected: names that make a text table's first line a header where it holds them all;
+            ``None``: it is none.
 
     Raises:
         BadInput: the file cannot be read as such; the message names it and the fault.
