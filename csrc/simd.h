@@ -326,3 +326,11 @@ inline void for_vectors(Index begin, Index end, const Step& step) {
   for (; i + L <= end; i += L) step(i, L);
   if (i < end) step(i, int(end - i));
 }
+
+// Calls part(begin, end) for pieces of a range that are short enough for sums in vectors to be as
+// exact as their type; what they bring is then added up in double.
+template <class S, class Part>
+inline void for_exact_parts(Index begin, Index end, const Part& part) {
+  constexpr Index SIZE = 32 * lanes<S>;
+  for (; begin < end; begin += SIZE) part(begin, begin + SIZE < end ? begin + SIZE : end);
+}

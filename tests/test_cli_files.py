@@ -168,6 +168,15 @@ def test_numbers_beyond_any_scale_are_one_line(capsys):
 def test_a_name_that_nothing_can_show_is_no_failure():
     name = os.fsdecode(b"b\xff$\\frac$.csv")
     write_csv("größe,色,y\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(40)), name)
-    command = [sys.executable, "-m", "twolayer_kernels.cli", "train", "--data", name, "--epochs", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "twolayer_kernels.cli",
+        "train",
+        "--data",
+        name,
+        "--epochs",
+        "1",
+    ]
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
     subprocess.run(command, env=environment, check=True, capture_output=True)

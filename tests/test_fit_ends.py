@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -224,3 +225,17 @@ def test_ctrl_c_while_orders_are_drawn_leaves_the_generator_where_it_was():
         numpy_fit(np.ones((20, 3)), np.ones((20, 1)), w1, w2, epochs=9, batch_size=5, rng=random)
     assert random.bit_generator.state == np.random.PCG64(1).state
     np.testing.assert_array_equal(w1, 1.0)
+
+
+@pytest.mark.parametrize("samples", [40, 300], ids=["one-thread", "two-threads"])
+@pytest.mark.parametrize(("dtype", "huge"), [(torch.float32, 1e25), (torch.float64, 1e200)])
+def test_a_penalty_that_is_no_number_stops_before_its_step(dtype, huge, samples):
+    task = make_task("mse_mean", dtype, samples, (50, 100, 5))
+    task.x[:, 3] = 0  # the outputs do not see it
+    ours, _ = make_pair(task)
+    with torch.no_grad():
+        ours.linear1.weight[:, 3] = huge
+    before = copy.deepcopy(ours.state_dict())
+    with pytest.raises(FloatingPointError, match="step 0 is"):
+        fit(ours, task.x, task.y, steps=2, lr=1e-3, loss=task.loss, l2_penalty=1e-3)
+    assert all(torch.equal(before[key], value) for key, value in ours.state_dict().items())

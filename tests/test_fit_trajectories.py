@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -389,3 +391,27 @@ def test_numpy_arrays_and_mapped_files(tmp_path):
         )
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("loss", ["mse_mean", "bce_with_logits", "cross_entropy"])
+@pytest.mark.parametrize("samples", [20_000, 300_000])
+def test_sums_over_many_samples_are_as_exact_as_torchs(loss, samples):
+    """In float32, sums of one sign: errors that all go one way would show."""
+    task = make_task(loss, torch.float32, samples, (2, 3, 3 if loss == "cross_entropy" else 1))
+    if loss == "bce_with_logits":
+        task = task._replace(y=(task.y > 0.99).float())
+    errors = []
+    ours, plain = make_pair(task)
+    exact = copy.deepcopy(plain).double()
+    x, y = task.x.double(), task.y.double() if task.y.is_floating_point() else task.y
+    (wanted,) = loop(exact, torch.optim.SGD(exact.parameters(), lr=1.0), task.loss, [(x, y)])
+    (value,) = loop(
+        plain, torch.optim.SGD(plain.parameters(), lr=1.0), task.loss, [(task.x, task.y)]
+    )
+    (found,) = fit(ours, task.x, task.y, steps=1, lr=1.0, loss=task.loss)
+    for result, model in ((found, ours), (value, plain)):
+        bias = (model.linear2.bias.double() - exact.linear2.bias).abs().max()
+        errors.append((abs(result / wanted - 1), bias))
+    eps = torch.finfo(torch.float32).eps
+    for mine, torchs in zip(*errors, strict=True):
+        assert mine <= 2 * torchs + eps

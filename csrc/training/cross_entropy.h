@@ -91,11 +91,13 @@ double cross_entropy_loss(const LossTask<T>& task) {
   };
   for_vectors<lanes<S>>(task.samples.begin, task.samples.end, step);
   for (Index output = 0; task.bias_grad && output < task.outputs; ++output) {
-    Vec<S> sum = {};
     const S* const grads = task.scratch + output * task.stride;
-    for_vectors<lanes<S>>(task.samples.begin, task.samples.end,
-                          [&](Index sample, int n) { sum += load_first(grads + sample, n); });
-    task.bias_grad[output] += double(horizontal_sum<S>(sum));
+    for_exact_parts<S>(task.samples.begin, task.samples.end, [&](Index begin, Index end) {
+      Vec<S> sum = {};
+      for_vectors<lanes<S>>(begin, end,
+                            [&](Index sample, int n) { sum += load_first(grads + sample, n); });
+      task.bias_grad[output] += double(horizontal_sum<S>(sum));
+    });
   }
   return total * task.loss_scale;
 }

@@ -19,7 +19,7 @@ double elementwise_loss(const LossTask<T>& task) {
     const Vec<S> row_bias = (first ? task.bias[row] : S(0)) - Vec<S>{};
     const S* pos_weight = task.options.pos_weight;
     const Vec<S> row_pos_weight = (first && pos_weight ? pos_weight[row] : S(1)) - Vec<S>{};
-    Vec<S> losses = {}, grads = {};
+    Vec<S> losses, grads;
     const auto step = [&](Index col, int n) __attribute__((always_inline)) {
       const Index at = row * task.stride + col;
       Vec<S> y = load_first(task.parts[0] + at, n);
@@ -36,9 +36,12 @@ double elementwise_loss(const LossTask<T>& task) {
       narrow(task.grad + at, grad, n);
       if (first) grads += first_lanes<S>(grad, n);
     };
-    for_vectors<lanes<S>>(cols.begin, cols.end, step);
-    total += double(horizontal_sum<S>(losses));
-    if (first && task.bias_grad) task.bias_grad[row] += double(horizontal_sum<S>(grads));
+    for_exact_parts<S>(cols.begin, cols.end, [&](Index begin, Index end) {
+      losses = grads = Vec<S>{};
+      for_vectors<lanes<S>>(begin, end, step);
+      total += double(horizontal_sum<S>(losses));
+      if (first && task.bias_grad) task.bias_grad[row] += double(horizontal_sum<S>(grads));
+    });
   }
   if (!first && task.bias_grad) {
     const Matrix<const T> grad = {task.grad + rows.begin * task.stride, task.stride, 1};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "../board.h"
@@ -58,6 +59,20 @@ double sum_of_squares(Matrix<T> w, Index rows, Index cols) {
     for (const Sum<T> value : row) total += double(value) * double(value);
   }
   return total;
+}
+
+// Whether the squares of a weight can be summed up as the update does it, row by row.
+template <class T>
+bool has_finite_squares(Matrix<T> w, Index rows, Index cols) {
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  std::vector<Sum<T>> row(cols);
+  for (Index r = 0; r < rows; ++r) {
+    kernel.gather(nullptr, 1, cols, w.from_row(r), {row.data(), cols, 1});
+    Sum<T> sum = 0;
+    for (const Sum<T> value : row) sum += value * value;
+    if (!std::isfinite(sum)) return false;
+  }
+  return true;
 }
 
 template <class T>
@@ -384,6 +399,10 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
   // Rows that the threads bring in for each other are there only when all have.
   numbers.goes_on = more && (layout.own_batches || !steps.order);
   if (numbers.next_batch) batches.take(index + 1);
+  if (numbers.stop_at_nonfinite && plan.penalty != 0 && !is_penalty_finite()) {
+    *loss = std::numeric_limits<double>::infinity();
+    return false;
+  }
   if (layout.own_losses) {
     on_all_threads<&Training::whole_step>();
     *loss = slices[0].loss;
@@ -404,6 +423,16 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
   if (numbers.goes_on) numbers.outputs = 1 - numbers.outputs;
   if (more && !numbers.goes_on) on_all_threads<&Training::forward>();
   return true;
+}
+
+// Before a step: its squares come with the update, which is then too late.
+template <class T>
+bool Training<T>::is_penalty_finite() const {
+  const Index in = plan.in_features, out = plan.out_features;
+  if (!has_finite_squares(plan.parameters[W1].values, plan.hidden_features, in)) return false;
+  return std::all_of(slices.begin(), slices.end(), [&](const Slice& slice) {
+    return has_finite_squares(slice.w2.current().values, out, slice.features.size());
+  });
 }
 
 // Of the weights that stay, which others may have changed since the last run.

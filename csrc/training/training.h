@@ -66,6 +66,7 @@ class Training {
 
   Matrix<T> hidden_view(const ScratchBuffer& buffer, const Slice& slice) const;
   double find_frozen_squares() const;
+  bool is_penalty_finite() const;
   void find_numbers(const Steps& steps, Index step);
   bool step(const Steps& steps, Index index, bool more, double* loss);
   void bring_in(Index thread) { batches.bring_in(thread); }
