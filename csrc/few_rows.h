@@ -11,14 +11,20 @@ constexpr int DOT_COLUMNS = 4;  // 16 of 32 registers
 constexpr int DOT_COLUMNS = 2;  // 8 of 16
 #endif
 
-// Whether a product of M rows is better computed so: adding up the lanes of a sum costs as much as
-// some hundred of its terms, packing B as much as 12 more rows.
+// Terms from which on a second row is better computed so, packed elements, and as many more for
+// each further one: for each row the lanes of all sums are added up again, while B is packed but
+// once.
+template <class T>
+constexpr Index TERMS_PER_ROW = sizeof(T) == 8 ? 8 : (sizeof(T) == 4 ? 8 : 12) * (4 / DOT_COLUMNS);
+
+// Whether a product of M rows is better computed so.
 template <class T>
 bool are_few_rows(Index M, Index K) {
-  if (M <= DOT_ROWS) return K >= 2 * lanes<Sum<T>>;
   // What has to be widened is so for every few rows again.
   constexpr Index G = Packed<T>::group;
   constexpr bool widened = sizeof(T) * G != sizeof(typename Packed<T>::type);
+  if (M <= 1 && widened && DOT_COLUMNS < 4) return K >= lanes<Sum<T>>;
+  if (M <= DOT_ROWS) return K / G >= (M - 1) * TERMS_PER_ROW<T>;
   return M <= (widened ? 16 : 40) && M * (widened ? 16 : 8) <= K / G;
 }
 

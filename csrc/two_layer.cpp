@@ -183,9 +183,9 @@ Index product_cost(Index M, Index N, Index K, Operands operands) {
   constexpr Index PACK = 12, ADD_UP = 100;
   const KernelsOf<T>& kernel = kernels().of<T>();
   const bool few = kernel.are_few_rows(M, K) || (N == 1 && kernel.are_few_rows(1, K));
-  if (operands == Operands::along_k && few) return M * N * (K + ADD_UP);
   const bool in_place = operands == Operands::b_in_rows && kernel.is_b_used_in_place(M, K);
-  return ceil_div(N, kernel.lanes) * kernel.lanes * (M + (in_place ? 0 : PACK)) * K;
+  const Index tiles = ceil_div(N, kernel.lanes) * kernel.lanes * (M + (in_place ? 0 : PACK)) * K;
+  return operands == Operands::along_k && few ? std::min(tiles, M * N * (K + ADD_UP)) : tiles;
 }
 
 template <class T>
