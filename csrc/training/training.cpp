@@ -34,7 +34,7 @@ constexpr Index W2_APART_BYTES = 1 << 16, W2_APART_STEPS = 4;
 // Whether vectors along the samples do less work, of which nothing has to be packed in each step,
 // than vectors along the features, for which the weights are.
 bool along_own_batches(Index batch, Index features, Index lanes) {
-  constexpr Index PACK_COST = 12;  // lanes of multiply-adds that packing a weight is worth
+  constexpr Index PACK_COST = 2;  // rows of all of a step's products that packing a weight is worth
   const auto whole = [lanes](Index n) { return ceil_div(n, lanes) * lanes; };
   return whole(batch) * features <= whole(features) * (batch + PACK_COST);
 }
