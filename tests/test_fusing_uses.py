@@ -150,9 +150,16 @@ def test_a_forward_put_on_the_object_around_is_not_trusted():
 
 
 class CallsThemWhole(_Holds):
+    factor = 2.0
+
+    @property
+    def doubled(self):
+        return 2 * self.factor
+
     def forward(self, x, last=-1):
+        x = x * self.factor - self.doubled
         for i, net in enumerate(self.nets):
-            x = net(x) * (i + len(self.nets))
+            x = net(x) * (i + len(self.nets)) + checkpoint(net, x, use_reentrant=False)
         if x.sum() > 0:
             x = self.nets[last](x) + checkpoint(self.net, x, use_reentrant=False)
         heads = {name: head(x) for name, head in self.named.items()}

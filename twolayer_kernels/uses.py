@@ -124,12 +124,24 @@ class _Code:
         if not isinstance(loop, ast.For | ast.comprehension) or loop.iter is not wrapped[-1]:
             return False
         elements = _names(loop.target)
-        uses = [n for n in self.nodes if isinstance(n, ast.Name) and n.id in elements]
-        called = {n.id for n in uses if self.is_called(n)}
+        reads = [
+            node
+            for node in self.nodes
+            if isinstance(node, ast.Name) and node.id in elements and isinstance(node.ctx, ast.Load)
+        ]
+        whole = {id(n) for n in reads if self.is_called(n) or self.is_looked_at_only(n)}
+        modules = {n.id for n in reads if id(n) in whole}
         # Those that are no modules (numbers, keys, other inputs) may be used at will.
-        return bool(called) and all(
-            self.is_called(n) for n in uses if n.id in called and isinstance(n.ctx, ast.Load)
-        )
+        return bool(modules) and all(id(n) in whole for n in reads if n.id in modules)
+
+
+def _function(attribute: Any) -> Any:
+    """The code behind an attribute of a class, ``None`` where it has none of Python's."""
+    if isinstance(attribute, property):
+        attribute = attribute.fget
+    attribute = getattr(attribute, "func", attribute)  # a cached property's
+    function = inspect.unwrap(attribute) if callable(attribute) else None
+    return function if inspect.isfunction(function) else None
 
 
 def why_taken_apart(target: nn.Module, layers: set[str], owners: Owners) -> str | None:
@@ -156,12 +168,10 @@ def why_taken_apart(target: nn.Module, layers: set[str], owners: Owners) -> str 
         if method == "forward" and "forward" in module.__dict__:
             return f"{type(module).__name__} has a forward put on the object"
         for kind in type(module).__mro__:
-            function: Any = vars(kind).get(method)
+            function = _function(vars(kind).get(method))
             if function is None or _is_of_torch(kind):
                 continue
-            if isinstance(function, property):
-                function = function.fget
-            tree = tree_of(inspect.unwrap(function)) if callable(function) else None
+            tree = tree_of(function)
             if tree is None:
                 return f"the source of {method} of {type(module).__name__} is not to be had"
             why = _why_not(_Code(tree), module, target, layers, around, close, left)
