@@ -28,6 +28,9 @@ constexpr Index WORK_PER_THREAD = 300000;
 // them, to meet once a step and not twice. An output of a softmax counts as several.
 constexpr Index REPEATED_LOSSES = 4096, COST_OF_SOFTMAX = 3;
 
+// Weights with less than this in squares have no penalty beyond all numbers after one more step.
+constexpr double SAFE_SQUARES = 1e12;
+
 // A thread's columns of w2 up to this many bytes are trained in copies, in runs of so many steps.
 constexpr Index W2_APART_BYTES = 1 << 16, W2_APART_STEPS = 4;
 
@@ -399,7 +402,8 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
   // Rows that the threads bring in for each other are there only when all have.
   numbers.goes_on = more && (layout.own_batches || !steps.order);
   if (numbers.next_batch) batches.take(index + 1);
-  if (numbers.stop_at_nonfinite && plan.penalty != 0 && !is_penalty_finite()) {
+  const bool may_overflow = plan.penalty != 0 && !(last_squares < SAFE_SQUARES);
+  if (numbers.stop_at_nonfinite && may_overflow && !is_penalty_finite()) {
     *loss = std::numeric_limits<double>::infinity();
     return false;
   }
@@ -416,6 +420,7 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
   if (plan.penalty != 0) {
     double squares = frozen_squares;
     for (const Slice& slice : slices) squares += slice.squares;
+    last_squares = squares;
     *loss += 0.5 * numbers.coefficient * squares;
   }
   for (int i = 0; i < PARAMETERS; ++i) progress.taken[i] += plan.parameters[i].moves;
@@ -453,6 +458,7 @@ Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double
   Outcome outcome;
   if (steps.count == 0) return outcome;
   frozen_squares = find_frozen_squares();
+  last_squares = std::numeric_limits<double>::infinity();
   const Index end = now() + Index(std::min(steps.seconds, 1e9) * 1e9);
   const auto take_steps = [&] {
     batches.begin(data, steps);

@@ -86,7 +86,7 @@ class Training {
   const OptimizerKernel<T>* const optimizer;
   const LossKernel<T>* const loss_kernel;
   const Layout layout;
-  double frozen_squares = 0;
+  double frozen_squares = 0, last_squares = 0;  // of the weights that stay; of all, a step ago
   std::vector<Slice> slices;
   std::vector<S*> output_parts[2];
   ScratchBuffer bias2;
