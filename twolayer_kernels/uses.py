@@ -69,15 +69,11 @@ def _resolved(module: nn.Module, names: list[str]) -> list[nn.Module]:
     return found
 
 
-def _names(node: ast.expr | None) -> set[str]:
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} if node is not None else set()
-
-
 class _Code:
     """One method, and where each of its nodes stands."""
 
     def __init__(self, tree: ast.FunctionDef) -> None:
-        self.tree, self.own = tree, tree.args.args[0].arg
+        self.own = tree.args.args[0].arg
         self.nodes = list(ast.walk(tree))
         self.parent = {id(c): n for n in self.nodes for c in ast.iter_child_nodes(n)}
 
@@ -123,7 +119,7 @@ class _Code:
         loop = self.parent_of(wrapped[-1])
         if not isinstance(loop, ast.For | ast.comprehension) or loop.iter is not wrapped[-1]:
             return False
-        elements = _names(loop.target)
+        elements = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
         reads = [
             node
             for node in self.nodes
