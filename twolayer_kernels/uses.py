@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -56,6 +56,15 @@ def _above(target: nn.Module, owners: Owners) -> tuple[list[nn.Module], set[int]
                 found[id(owner)] = owner
                 left.append(owner)
     return list(found.values()), around - {id(target)}
+
+
+class _Chain(NamedTuple):
+    """What must not be taken apart."""
+
+    target: nn.Module
+    layers: set[str]
+    around: set[int]  # the containers around it, and
+    close: set[int]  # those with it and the modules that hold any of them, by identity
 
 
 def _resolved(module: nn.Module, names: list[str]) -> list[nn.Module]:
@@ -154,6 +163,7 @@ def why_taken_apart(target: nn.Module, layers: set[str], owners: Owners) -> str 
     above, around = _above(target, owners)
     held = {id(target)} | around
     close = held | {id(owner) for m in held for owner, _ in owners.get(m, ())}
+    chain = _Chain(target, layers, around, close)
     left: list[tuple[nn.Module, str]] = [(module, "forward") for module in above]
     seen: set[tuple[int, str]] = set()
     while left:
@@ -170,46 +180,40 @@ def why_taken_apart(target: nn.Module, layers: set[str], owners: Owners) -> str 
             tree = tree_of(function)
             if tree is None:
                 return f"the source of {method} of {type(module).__name__} is not to be had"
-            why = _why_not(_Code(tree), module, target, layers, around, close, left)
+            why = _why_not(_Code(tree), module, chain, left)
             if why is not None:
                 return f"the {method} of {type(module).__name__} {why}"
     return None
 
 
 def _why_not(
-    code: _Code,
-    module: nn.Module,
-    target: nn.Module,
-    layers: set[str],
-    around: set[int],
-    close: set[int],
-    left: list[tuple[nn.Module, str]],
+    code: _Code, module: nn.Module, chain: _Chain, left: list[tuple[nn.Module, str]]
 ) -> str | None:
     """One method's ``why_taken_apart``; the methods that it calls are put on the list."""
     for node, names in code.chains():
         if not names:
-            if id(module) in close and not code.is_looked_at_only(node):
+            if id(module) in chain.close and not code.is_looked_at_only(node):
                 return "hands itself on"
             continue
         found = _resolved(module, names)
         last, rest = found[-1], names[len(found) - 1 :]
         more = f"does more with {'.'.join(names[: len(found) - 1])} than call it"
-        if any(m is target for m in found[:-1]):
-            through = names[[m is target for m in found].index(True)]
-            if through in layers or isinstance(target, nn.Sequential):
+        if any(m is chain.target for m in found[:-1]):
+            through = names[[m is chain.target for m in found].index(True)]
+            if through in chain.layers or isinstance(chain.target, nn.Sequential):
                 return more
         if rest:
-            if rest[0] in _WAYS_INSIDE and id(last) in close:
+            if rest[0] in _WAYS_INSIDE and id(last) in chain.close:
                 return f"looks inside by {rest[0]}"
             by_elements = rest[0] in ("values", "items") and code.calls_elements(node)
-            if id(last) in around and not isinstance(last, nn.Sequential) and not by_elements:
+            if id(last) in chain.around and not isinstance(last, nn.Sequential) and not by_elements:
                 return more
             left.append((last, rest[0]))
         elif code.is_called(node) or code.is_looked_at_only(node):
             continue
-        elif id(last) in around and not isinstance(last, nn.Sequential):
+        elif id(last) in chain.around and not isinstance(last, nn.Sequential):
             if not code.calls_elements(node):
                 return more
-        elif id(last) in close:
+        elif id(last) in chain.close:
             return more
     return None

@@ -29,18 +29,6 @@ void copy_rows(Matrix<const T> x, const std::int64_t* numbers, Index rows, Index
 }  // namespace
 
 template <class T>
-Index row_stride(Index size) {
-  const Index lanes = kernels().of<T>().lanes;
-  const Index whole = std::max<Index>(1, ceil_div(size, lanes)) * lanes;
-  return whole * Index(sizeof(T)) % 4096 == 0 ? whole + lanes : whole;
-}
-
-template Index row_stride<float>(Index);
-template Index row_stride<double>(Index);
-template Index row_stride<bfloat16>(Index);
-template Index row_stride<float16>(Index);
-
-template <class T>
 Batches<T>::Batches(const TrainingPlan<T>& plan, const Layout& layout)
     : plan(plan), layout(layout), owns(layout.threads) {
   const Index each = layout.own_losses ? layout.threads : 1;

@@ -17,30 +17,8 @@ namespace twolayer {
 
 namespace {
 
-// A batch of up to this many bytes, packed in either direction, is packed once by each thread.
-constexpr Index OWN_BATCH_BYTES = 1 << 20;
-// Multiply-adds of a step below which a second thread costs more than it may bring: two meetings
-// of the threads, of 2 to 10 us in all, by where the processors are. It cannot be found out during
-// a run, whose bits depend on the number of slices.
-constexpr Index WORK_PER_THREAD = 300000;
-
-// Up to so many outputs, of which others would find the losses too, the threads each find all of
-// them, to meet once a step and not twice. An output of a softmax counts as several.
-constexpr Index REPEATED_LOSSES = 4096, COST_OF_SOFTMAX = 3;
-
-// Weights with less than this in squares have no penalty beyond all numbers after one more step.
-constexpr double SAFE_SQUARES = 1e12;
-
-// A thread's columns of w2 up to this many bytes are trained in copies, in runs of so many steps.
-constexpr Index W2_APART_BYTES = 1 << 16, W2_APART_STEPS = 4;
-
-// Whether vectors along the samples do less work, of which nothing has to be packed in each step,
-// than vectors along the features, for which the weights are.
-bool along_own_batches(Index batch, Index features, Index lanes) {
-  constexpr Index PACK_COST = 2;  // rows of all of a step's products that packing a weight is worth
-  const auto whole = [lanes](Index n) { return ceil_div(n, lanes) * lanes; };
-  return whole(batch) * features <= whole(features) * (batch + PACK_COST);
-}
+// From so many steps on, w2's columns are worth being copied.
+constexpr Index W2_APART_STEPS = 4;
 
 template <class Piece>
 const Piece* find(const Piece* pieces, int count, const std::string& name, const char* kind) {
@@ -50,32 +28,6 @@ const Piece* find(const Piece* pieces, int count, const std::string& name, const
     known += (i ? ", " : "") + std::string(pieces[i].name);
   }
   throw std::invalid_argument(std::string(kind) + " must be one of " + known + ", got " + name);
-}
-
-template <class T>
-double sum_of_squares(Matrix<T> w, Index rows, Index cols) {
-  const KernelsOf<T>& kernel = kernels().of<T>();
-  std::vector<Sum<T>> row(cols);
-  double total = 0;
-  for (Index r = 0; r < rows; ++r) {
-    kernel.gather(nullptr, 1, cols, w.from_row(r), {row.data(), cols, 1});
-    for (const Sum<T> value : row) total += double(value) * double(value);
-  }
-  return total;
-}
-
-// Whether the squares of a weight can be summed up as the update does it, row by row.
-template <class T>
-bool has_finite_squares(Matrix<T> w, Index rows, Index cols) {
-  const KernelsOf<T>& kernel = kernels().of<T>();
-  std::vector<Sum<T>> row(cols);
-  for (Index r = 0; r < rows; ++r) {
-    kernel.gather(nullptr, 1, cols, w.from_row(r), {row.data(), cols, 1});
-    Sum<T> sum = 0;
-    for (const Sum<T> value : row) sum += value * value;
-    if (!std::isfinite(sum)) return false;
-  }
-  return true;
 }
 
 template <class T>
@@ -95,36 +47,6 @@ bool OptimizerOptions::operator==(const OptimizerOptions& o) const {
 }
 
 template <class T>
-Layout Training<T>::layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& loss) {
-  const KernelsOf<T>& kernel = kernels().of<T>();
-  const Index lanes = kernel.lanes, batch = plan.batch;
-  const Index in = plan.in_features, hidden = plan.hidden_features, out = plan.out_features;
-  Layout layout;
-  const Index useful = batch * hidden * (2 * in + 3 * out) / WORK_PER_THREAD;
-  layout.threads =
-      std::max<Index>(1, std::min({Index(plan.threads), useful, ceil_div(hidden, lanes)}));
-  const bool w1_in_rows = in <= 1 || plan.parameters[W1].values.col_stride == 1;
-  layout.own_batches = w1_in_rows && kernel.packed_bytes(batch, in) <= OWN_BATCH_BYTES &&
-                       kernel.packed_bytes(in, batch) <= OWN_BATCH_BYTES;
-  const Index features = ceil_div(hidden, layout.threads);
-  layout.samples_along = layout.own_batches ? along_own_batches(batch, features, lanes)
-                                            : features_first<T>({batch, in, features, out}, true);
-  const bool classes = loss.target == Target::classes;
-  const Index repeated = (layout.threads - 1) * batch * out * (classes ? COST_OF_SOFTMAX : 1);
-  layout.own_losses = layout.threads > 1 && repeated <= REPEATED_LOSSES;
-  // Vectors along a few outputs would be half empty.
-  const bool few_outputs = out % lanes != 0 && out < 4 * lanes;
-  layout.outputs_first = classes || few_outputs ||
-                         product_cost<T>(out, batch, hidden, Operands::others) * 11 <
-                             product_cost<T>(batch, out, hidden, Operands::others) * 10;
-  layout.output_stride = layout.outputs_first ? row_stride<S>(batch) : std::max<Index>(1, out);
-  const Parameter<T>& w2 = plan.parameters[W2];
-  layout.w2_apart = layout.threads > 1 && w2.moves && w2.values.col_stride == 1 &&
-                    out * features * Index(sizeof(T)) <= W2_APART_BYTES;
-  return layout;
-}
-
-template <class T>
 Training<T>::Training(const TrainingPlan<T>& given)
     : plan(given),
       optimizer(find(kernels().of<T>().optimizers, kernels().of<T>().optimizer_count,
@@ -132,7 +54,8 @@ Training<T>::Training(const TrainingPlan<T>& given)
       loss_kernel(find(kernels().of<T>().losses, kernels().of<T>().loss_count, plan.loss, "loss")),
       layout(layout_of(plan, *loss_kernel)),
       slices(layout.threads),
-      batches(plan, layout) {
+      batches(plan, layout),
+      penalty(plan) {
   const Index batch = plan.batch, hidden = plan.hidden_features, out = plan.out_features;
   const Index outputs = layout.outputs_first ? out * layout.output_stride : batch * out;
   bias2.at_least(out * Index(sizeof(S)));
@@ -185,7 +108,7 @@ template <class T>
 void Training<T>::find_numbers(const Steps& steps, Index step) {
   numbers.stop_at_nonfinite = steps.stop_at_nonfinite;
   numbers.weight = batches.weight();
-  numbers.coefficient = plan.penalty_is_shared ? plan.penalty / numbers.weight : plan.penalty;
+  numbers.coefficient = penalty.coefficient(numbers.weight);
   int last = -1;  // the last parameter that moves, so far
   for (int i = 0; i < PARAMETERS; ++i) {
     if (!plan.parameters[i].moves) continue;
@@ -402,8 +325,7 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
   // Rows that the threads bring in for each other are there only when all have.
   numbers.goes_on = more && (layout.own_batches || !steps.order);
   if (numbers.next_batch) batches.take(index + 1);
-  const bool may_overflow = plan.penalty != 0 && !(last_squares < SAFE_SQUARES);
-  if (numbers.stop_at_nonfinite && may_overflow && !is_penalty_finite()) {
+  if (numbers.stop_at_nonfinite && penalty.may_overflow() && !is_penalty_finite()) {
     *loss = std::numeric_limits<double>::infinity();
     return false;
   }
@@ -417,12 +339,9 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
     if (!may_move(*loss)) return false;
     on_all_threads<&Training::backward_and_on>();
   }
-  if (plan.penalty != 0) {
-    double squares = frozen_squares;
-    for (const Slice& slice : slices) squares += slice.squares;
-    last_squares = squares;
-    *loss += 0.5 * numbers.coefficient * squares;
-  }
+  double squares = 0;
+  for (const Slice& slice : slices) squares += slice.squares;
+  *loss += penalty.after_step(numbers.coefficient, squares);
   for (int i = 0; i < PARAMETERS; ++i) progress.taken[i] += plan.parameters[i].moves;
   if (numbers.next_batch) batches.turn();
   if (numbers.goes_on) numbers.outputs = 1 - numbers.outputs;
@@ -433,32 +352,18 @@ bool Training<T>::step(const Steps& steps, Index index, bool more, double* loss)
 // Before a step: its squares come with the update, which is then too late.
 template <class T>
 bool Training<T>::is_penalty_finite() const {
-  const Index in = plan.in_features, out = plan.out_features;
-  if (!has_finite_squares(plan.parameters[W1].values, plan.hidden_features, in)) return false;
+  const Parameter<T>& w1 = plan.parameters[W1];
+  if (!has_finite_squares(w1.values, plan.hidden_features, plan.in_features)) return false;
   return std::all_of(slices.begin(), slices.end(), [&](const Slice& slice) {
-    return has_finite_squares(slice.w2.current().values, out, slice.features.size());
+    return has_finite_squares(slice.w2.current().values, plan.out_features, slice.features.size());
   });
-}
-
-// Of the weights that stay, which others may have changed since the last run.
-template <class T>
-double Training<T>::find_frozen_squares() const {
-  double squares = 0;
-  for (const int which : {W1, W2}) {
-    const Parameter<T>& p = plan.parameters[which];
-    if (plan.penalty == 0 || p.moves) continue;
-    squares += sum_of_squares(p.values, which == W1 ? plan.hidden_features : plan.out_features,
-                              which == W1 ? plan.in_features : plan.hidden_features);
-  }
-  return squares;
 }
 
 template <class T>
 Outcome Training<T>::run(const TrainingData<T>& data, const Steps& steps, double* losses) {
   Outcome outcome;
   if (steps.count == 0) return outcome;
-  frozen_squares = find_frozen_squares();
-  last_squares = std::numeric_limits<double>::infinity();
+  penalty.begin_run();
   const Index end = now() + Index(std::min(steps.seconds, 1e9) * 1e9);
   const auto take_steps = [&] {
     batches.begin(data, steps);

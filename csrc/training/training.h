@@ -13,6 +13,8 @@
 #include "../scratch.h"
 #include "batches.h"
 #include "columns.h"
+#include "layout.h"
+#include "penalty.h"
 #include "plan.h"
 
 namespace twolayer {
@@ -59,13 +61,10 @@ class Training {
     Index taken[PARAMETERS];  // steps
   };
 
-  static Layout layout_of(const TrainingPlan<T>& plan, const LossKernel<T>& loss);
-
   template <void (Training::*PHASE)(Index)>
   void on_all_threads();
 
   Matrix<T> hidden_view(const ScratchBuffer& buffer, const Slice& slice) const;
-  double find_frozen_squares() const;
   bool is_penalty_finite() const;
   void find_numbers(const Steps& steps, Index step);
   bool step(const Steps& steps, Index index, bool more, double* loss);
@@ -86,13 +85,13 @@ class Training {
   const OptimizerKernel<T>* const optimizer;
   const LossKernel<T>* const loss_kernel;
   const Layout layout;
-  double frozen_squares = 0, last_squares = 0;  // of the weights that stay; of all, a step ago
   std::vector<Slice> slices;
   std::vector<S*> output_parts[2];
   ScratchBuffer bias2;
   alignas(64) Batches<T> batches;
   StepNumbers numbers;
   Progress progress;
+  Penalty<T> penalty;
 };
 
 }  // namespace twolayer
