@@ -28,8 +28,8 @@ def _columns_swapped(acc, rows, width):
     return product_halves(acc, rows, width)[::-1]
 
 
-def _next_row(source, row_stride, col_stride, row, *rest):
-    return narrow_load(source, row_stride, col_stride, row + 1, *rest)
+def _next_row(source, row, *rest):
+    return narrow_load(source, row + 1, *rest)
 
 
 def _first_is_last(arrived, parts):
@@ -81,9 +81,8 @@ def test_the_budget_finds_a_sum_in_half_precision(force, monkeypatch):
     force.path("narrow")
     store = narrow._store
 
-    def rounded(target, row_stride, row, col, rows, cols, value, *rest):
-        half = value.to(narrow.tl.float16)
-        store(target, row_stride, row, col, rows, cols, half, *rest)
+    def rounded(target, row, col, value, *block):
+        store(target, row, col, value.to(narrow.tl.float16), *block)
 
     monkeypatch.setattr(narrow, "_store", rounded)
     problem = randoms(Shape(33, 70, 65, 10), torch.float32, seed=2)

@@ -133,38 +133,37 @@ def _counted_in_two_steps(arrived, parts):
     return last
 
 
-def _counted_before_the_store(acc, shares, share, arrived, counter, target, row_stride, row, col,
-                              rows, cols, part, parts, size, *block):  # fmt: skip
+def _counted_before_the_store(acc, target, row, col, shares, share, counter, *block):
     """The last one adds shares that are still to be stored."""
-    shares += share
-    last = narrow.is_last(arrived + counter, parts)
-    narrow._store(shares + part * size, cols, row, col, rows, cols, acc, *block)
+    last = narrow.is_last(shares.arrived + counter, shares.parts)
+    narrow._store(_share(target, shares, share, shares.part), row, col, acc, *block)
     if last:
-        _add_shares(
-            range(_number(parts)), shares, target, row_stride, row, col, rows, cols, size, *block
-        )
+        _add_shares(range(_number(shares.parts)), target, row, col, shares, share, *block)
 
 
-def _begins_with_its_own(acc, shares, share, arrived, counter, target, row_stride, row, col,
-                         rows, cols, part, parts, size, *block):  # fmt: skip
+def _begins_with_its_own(acc, target, row, col, shares, share, counter, *block):
     """The sum begins with the share of whoever is last."""
-    shares += share
-    narrow._store(shares + part * size, cols, row, col, rows, cols, acc, *block)
-    if narrow.is_last(arrived + counter, parts):
-        first = _number(part)
-        order = [first, *(p for p in range(_number(parts)) if p != first)]
-        _add_shares(order, shares, target, row_stride, row, col, rows, cols, size, *block)
+    narrow._store(_share(target, shares, share, shares.part), row, col, acc, *block)
+    if narrow.is_last(shares.arrived + counter, shares.parts):
+        first = _number(shares.part)
+        order = [first, *(p for p in range(_number(shares.parts)) if p != first)]
+        _add_shares(order, target, row, col, shares, share, *block)
 
 
 def _number(value) -> int:
     return int(value.handle.data.item())
 
 
-def _add_shares(order, shares, target, row_stride, row, col, rows, cols, size, *block):
+def _share(target, shares, share, part) -> narrow.Matrix:
+    data = shares.data + share + part * shares.size
+    return narrow.Matrix(data, target.cols, 1, target.rows, target.cols)
+
+
+def _add_shares(order, target, row, col, shares, share, *block):
     total = tl.zeros(block, tl.float32)
     for p in order:
-        total += narrow._load(shares + p * size, cols, 1, row, col, rows, cols, *block)
-    narrow._store(target, row_stride, row, col, rows, cols, total, *block)
+        total += narrow._load(_share(target, shares, share, p), row, col, *block)
+    narrow._store(target, row, col, total, *block)
 
 
 class Race(NamedTuple):

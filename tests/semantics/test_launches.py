@@ -130,23 +130,21 @@ def test_column_sums(arch):
 
 
 @triton.jit
-def _rows_too_many(target, row_stride, row, col, rows, cols, value,
-                   ROWS: tl.constexpr, COLS: tl.constexpr):  # fmt: skip
+def _rows_too_many(target, row, col, value, ROWS: tl.constexpr, COLS: tl.constexpr):
     r = row + tl.arange(0, ROWS)
     c = col + tl.arange(0, COLS)
-    offsets = r[:, None] * row_stride + c[None, :]
-    value = value.to(target.dtype.element_ty)
-    tl.store(target + offsets, value, mask=(r < rows + 1)[:, None] & (c < cols)[None, :])
+    place = target.data + r[:, None] * target.row_stride + c[None, :]
+    inside = (r < target.rows + 1)[:, None] & (c < target.cols)[None, :]
+    tl.store(place, value.to(target.data.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _always_the_first_rows(target, row_stride, row, col, rows, cols, value,
-                           ROWS: tl.constexpr, COLS: tl.constexpr):  # fmt: skip
+def _always_the_first_rows(target, row, col, value, ROWS: tl.constexpr, COLS: tl.constexpr):
     r = tl.arange(0, ROWS)
     c = col + tl.arange(0, COLS)
-    offsets = r[:, None] * row_stride + c[None, :]
-    value = value.to(target.dtype.element_ty)
-    tl.store(target + offsets, value, mask=(r < rows)[:, None] & (c < cols)[None, :])
+    place = target.data + r[:, None] * target.row_stride + c[None, :]
+    inside = (r < target.rows)[:, None] & (c < target.cols)[None, :]
+    tl.store(place, value.to(target.data.dtype.element_ty), mask=inside)
 
 
 @pytest.mark.parametrize(

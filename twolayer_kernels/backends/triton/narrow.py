@@ -18,6 +18,8 @@ all batches.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -25,23 +27,45 @@ from .arriving import is_last
 from .plan import blocks_of, counter_offset, share_offset
 
 
+class Matrix(NamedTuple):
+    """A matrix in memory."""
+
+    data: Any
+    row_stride: Any
+    col_stride: Any
+    rows: Any
+    cols: Any
+
+
+class Shares(NamedTuple):
+    """What the programs that share the batch leave for the last of them to add up."""
+
+    data: Any  # ``None``: the batch is not shared
+    arrived: Any  # counters
+    part: Any  # which of them this program is, of
+    parts: Any
+    size: Any  # of all that one of them leaves
+
+
 @triton.jit
-def _load(source, row_stride, col_stride, row, col, rows, cols,
-          ROWS: tl.constexpr, COLS: tl.constexpr):  # fmt: skip
+def _load(source, row, col, ROWS: tl.constexpr, COLS: tl.constexpr):
     """``ROWS x COLS`` elements from ``(row, col)`` on, zeros beyond the matrix."""
     r = row + tl.arange(0, ROWS)
     c = col + tl.arange(0, COLS)
-    offsets = r.to(tl.int64)[:, None] * row_stride + c.to(tl.int64)[None, :] * col_stride
-    return tl.load(source + offsets, mask=(r < rows)[:, None] & (c < cols)[None, :], other=0.0)
+    row_offsets = r.to(tl.int64)[:, None] * source.row_stride
+    offsets = row_offsets + c.to(tl.int64)[None, :] * source.col_stride
+    inside = (r < source.rows)[:, None] & (c < source.cols)[None, :]
+    return tl.load(source.data + offsets, mask=inside, other=0.0)
 
 
 @triton.jit
-def _store(target, row_stride, row, col, rows, cols, value, ROWS: tl.constexpr, COLS: tl.constexpr):
+def _store(target, row, col, value, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """To a matrix of adjacent columns."""
     r = row + tl.arange(0, ROWS)
     c = col + tl.arange(0, COLS)
-    offsets = r.to(tl.int64)[:, None] * row_stride + c[None, :]
-    inside = (r < rows)[:, None] & (c < cols)[None, :]
-    tl.store(target + offsets, value.to(target.dtype.element_ty), mask=inside)
+    offsets = r.to(tl.int64)[:, None] * target.row_stride + c[None, :]
+    inside = (r < target.rows)[:, None] & (c < target.cols)[None, :]
+    tl.store(target.data + offsets, value.to(target.data.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -95,9 +119,9 @@ def narrow_forward_kernel(
     elements divide the stride of the rows.
     """
     # What the caller knows of the strides, told so that loads are as wide as they can be.
-    x_row = x_row // X_ALIGN * X_ALIGN
-    w1_row = w1_row // W1_ALIGN * W1_ALIGN
-    w2_row = w2_row // W2_ALIGN * W2_ALIGN
+    samples = Matrix(x, x_row // X_ALIGN * X_ALIGN, x_col, batch, IN)
+    first = Matrix(w1, w1_row // W1_ALIGN * W1_ALIGN, w1_col, HIDDEN, IN)
+    second = Matrix(w2, w2_row // W2_ALIGN * W2_ALIGN, w2_col, OUT, HIDDEN)
     block, part = tl.program_id(0), tl.program_id(1)
     row = block * BLOCK_B
     out = tl.arange(0, OUT_PADDED)
@@ -105,9 +129,9 @@ def narrow_forward_kernel(
     for h in range(part * BLOCK_H, HIDDEN, parts * BLOCK_H):
         hidden = tl.zeros((BLOCK_B, BLOCK_H), tl.float32)
         for k in range(0, IN, BLOCK_K):
-            samples = _load(x, x_row, x_col, row, k, batch, IN, BLOCK_B, BLOCK_K)
-            weights = _load(w1, w1_row, w1_col, h, k, HIDDEN, IN, BLOCK_H, BLOCK_K)
-            hidden = _added(hidden, samples, weights.T, PRECISION)
+            left = _load(samples, row, k, BLOCK_B, BLOCK_K)
+            right = _load(first, h, k, BLOCK_H, BLOCK_K)
+            hidden = _added(hidden, left, right.T, PRECISION)
         if b1 is not None:
             feature = h + tl.arange(0, BLOCK_H)
             bias = tl.load(b1 + feature, mask=feature < HIDDEN, other=0.0)
@@ -119,13 +143,14 @@ def narrow_forward_kernel(
             hidden = tl.where(there[None, :], hidden, 0.0)
         activation = hidden.to(x.dtype.element_ty)
         if a is not None:
-            _store(a, HIDDEN, row, h, batch, HIDDEN, activation, BLOCK_B, BLOCK_H)
-        second = _load(w2, w2_row, w2_col, 0, h, OUT, HIDDEN, OUT_PADDED, BLOCK_H)
-        acc = _added(acc, activation, second.T, PRECISION)
+            _store(Matrix(a, HIDDEN, 1, batch, HIDDEN), row, h, activation, BLOCK_B, BLOCK_H)
+        weights = _load(second, 0, h, OUT_PADDED, BLOCK_H)
+        acc = _added(acc, activation, weights.T, PRECISION)
 
     if contributions is not None:
         size = tl.cast(batch, tl.int64) * OUT
-        _store(contributions + part * size, OUT, row, 0, batch, OUT, acc, BLOCK_B, OUT_PADDED)
+        contribution = Matrix(contributions + part * size, OUT, 1, batch, OUT)
+        _store(contribution, row, 0, acc, BLOCK_B, OUT_PADDED)
         if not is_last(arrived + block, parts):
             return
         r = row + tl.arange(0, BLOCK_B)
@@ -137,45 +162,44 @@ def narrow_forward_kernel(
                            cache_modifier=".cg")  # fmt: skip
     if b2 is not None:
         acc += tl.load(b2 + out, mask=out < OUT, other=0.0).to(tl.float32)[None, :]
-    _store(y, OUT, row, 0, batch, OUT, acc, BLOCK_B, OUT_PADDED)
+    _store(Matrix(y, OUT, 1, batch, OUT), row, 0, acc, BLOCK_B, OUT_PADDED)
 
 
 @triton.jit
-def _hidden_gradient(grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
-                     HIDDEN: tl.constexpr, OUT: tl.constexpr, PRECISION: tl.constexpr,
+def _hidden_gradient(outputs, second, activations, row, h, PRECISION: tl.constexpr,
                      BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr,
                      OUT_PADDED: tl.constexpr):  # fmt: skip
     """``dh = (dy w2) * (a > 0)`` for some samples and hidden features, with ``dy`` and ``a``."""
-    dy = _load(grad_y, grad_y_row, grad_y_col, row, 0, batch, OUT, BLOCK_B, OUT_PADDED)
-    second = _load(w2, w2_row, w2_col, 0, h, OUT, HIDDEN, OUT_PADDED, BLOCK_H)
-    activation = _load(a, HIDDEN, 1, row, h, batch, HIDDEN, BLOCK_B, BLOCK_H)
-    dh = tl.dot(dy, second, input_precision=PRECISION)
+    dy = _load(outputs, row, 0, BLOCK_B, OUT_PADDED)
+    weights = _load(second, 0, h, OUT_PADDED, BLOCK_H)
+    activation = _load(activations, row, h, BLOCK_B, BLOCK_H)
+    dh = tl.dot(dy, weights, input_precision=PRECISION)
     dh = tl.where(activation.to(tl.float32) <= 0.0, 0.0, dh)  # the gradient of a NaN passes
     return dh, dy, activation
 
 
 @triton.jit
-def _finish_part(acc, shares, share, arrived, counter, target, row_stride, row, col, rows, cols,
-                 part, parts, size, ROWS: tl.constexpr,
+def _finish_part(acc, target, row, col, shares, share, counter, ROWS: tl.constexpr,
                  COLS: tl.constexpr):  # fmt: skip
     """Stores a tile of a gradient; where parts of the batch have shares, the last of them does.
 
     The gradient's shares begin at ``share`` in each part's, its counter is at ``counter``.
     """
-    if shares is None:
-        _store(target, row_stride, row, col, rows, cols, acc, ROWS, COLS)
+    if shares.data is None:
+        _store(target, row, col, acc, ROWS, COLS)
     else:
-        shares += share
-        _store(shares + part * size, cols, row, col, rows, cols, acc, ROWS, COLS)
-        if is_last(arrived + counter, parts):
+        first = shares.data + share
+        mine = Matrix(first + shares.part * shares.size, target.cols, 1, target.rows, target.cols)
+        _store(mine, row, col, acc, ROWS, COLS)
+        if is_last(shares.arrived + counter, shares.parts):
             total = tl.zeros((ROWS, COLS), tl.float32)
             r = row + tl.arange(0, ROWS)
             c = col + tl.arange(0, COLS)
-            inside = (r < rows)[:, None] & (c < cols)[None, :]
-            for p in range(parts):
-                offsets = p * size + r.to(tl.int64)[:, None] * cols + c[None, :]
-                total += tl.load(shares + offsets, mask=inside, other=0.0, cache_modifier=".cg")
-            _store(target, row_stride, row, col, rows, cols, total, ROWS, COLS)
+            inside = (r < target.rows)[:, None] & (c < target.cols)[None, :]
+            for p in range(shares.parts):
+                offsets = p * shares.size + r.to(tl.int64)[:, None] * target.cols + c[None, :]
+                total += tl.load(first + offsets, mask=inside, other=0.0, cache_modifier=".cg")
+            _store(target, row, col, total, ROWS, COLS)
 
 
 @triton.jit(do_not_specialize=["batch", "parts", "of_first", "of_second"])
@@ -223,10 +247,11 @@ def narrow_backward_kernel(
     a gradient that is asked for has none. ``shares`` holds, for each of ``parts``, float32 for w1,
     w2, b1 and b2; ``arrived`` a zero for each tile. Both are ``None`` for one part.
     """
-    grad_y_row = grad_y_row // GRAD_Y_ALIGN * GRAD_Y_ALIGN
-    x_row = x_row // X_ALIGN * X_ALIGN
-    w1_row = w1_row // W1_ALIGN * W1_ALIGN
-    w2_row = w2_row // W2_ALIGN * W2_ALIGN
+    outputs = Matrix(grad_y, grad_y_row // GRAD_Y_ALIGN * GRAD_Y_ALIGN, grad_y_col, batch, OUT)
+    samples = Matrix(x, x_row // X_ALIGN * X_ALIGN, x_col, batch, IN)
+    first = Matrix(w1, w1_row // W1_ALIGN * W1_ALIGN, w1_col, HIDDEN, IN)
+    second = Matrix(w2, w2_row // W2_ALIGN * W2_ALIGN, w2_col, OUT, HIDDEN)
+    activations = Matrix(a, HIDDEN, 1, batch, HIDDEN)
     HIDDEN_BLOCKS: tl.constexpr = blocks_of(HIDDEN, BLOCK_H)
     IN_BLOCKS: tl.constexpr = blocks_of(IN, BLOCK_I)
     SIZE: tl.constexpr = share_offset("end", IN, HIDDEN, OUT)
@@ -234,34 +259,33 @@ def narrow_backward_kernel(
     pid = tl.program_id(0)
     if pid < of_first:
         if grad_w1 is not None:
-            part = pid % parts
+            of_w1 = Shares(shares, arrived, pid % parts, parts, SIZE)
             tile = pid // parts
             h = tile // IN_BLOCKS * BLOCK_H
             i = tile % IN_BLOCKS * BLOCK_I
             w1_sum = tl.zeros((BLOCK_H, BLOCK_I), tl.float32)
-            for row in range(part * BLOCK_B, batch, parts * BLOCK_B):
+            for row in range(of_w1.part * BLOCK_B, batch, parts * BLOCK_B):
                 dh, _dy, _activation = _hidden_gradient(
-                    grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
-                    HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
-                )  # fmt: skip
-                samples = _load(x, x_row, x_col, row, i, batch, IN, BLOCK_B, BLOCK_I)
-                dh = dh.to(samples.dtype)
-                w1_sum = _added(w1_sum, dh.T, samples, PRECISION)
-            _finish_part(w1_sum, shares, 0, arrived, tile, grad_w1, IN, h, i, HIDDEN, IN, part,
-                         parts, SIZE, BLOCK_H, BLOCK_I)  # fmt: skip
+                    outputs, second, activations, row, h, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED
+                )
+                right = _load(samples, row, i, BLOCK_B, BLOCK_I)
+                w1_sum = _added(w1_sum, dh.to(right.dtype).T, right, PRECISION)
+            _finish_part(
+                w1_sum, Matrix(grad_w1, IN, 1, HIDDEN, IN), h, i, of_w1, 0, tile, BLOCK_H, BLOCK_I
+            )
     elif pid < of_first + of_second:
         if NEEDS_SECOND:
             part = (pid - of_first) % parts
             block = (pid - of_first) // parts
+            of_second_layer = Shares(shares, arrived, part, parts, SIZE)
             h = block * BLOCK_H
             w2_sum = tl.zeros((OUT_PADDED, BLOCK_H), tl.float32)
             b1_sum = tl.zeros((BLOCK_H,), tl.float32)
             b2_sum = tl.zeros((OUT_PADDED,), tl.float32)
             for row in range(part * BLOCK_B, batch, parts * BLOCK_B):
                 dh, dy, activation = _hidden_gradient(
-                    grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
-                    HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
-                )  # fmt: skip
+                    outputs, second, activations, row, h, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED
+                )
                 if grad_w2 is not None:
                     w2_sum = _added(w2_sum, dy.T, activation, PRECISION)
                 if grad_b1 is not None:
@@ -270,18 +294,20 @@ def narrow_backward_kernel(
                     b2_sum += tl.sum(dy.to(tl.float32), 0)
             # fmt: off
             if grad_w2 is not None:
-                _finish_part(w2_sum, shares, share_offset("w2", IN, HIDDEN, OUT), arrived,
-                             counter_offset("w2", HIDDEN_BLOCKS, IN_BLOCKS) + block, grad_w2,
-                             HIDDEN, 0, h, OUT, HIDDEN, part, parts, SIZE, OUT_PADDED, BLOCK_H)
+                _finish_part(w2_sum, Matrix(grad_w2, HIDDEN, 1, OUT, HIDDEN), 0, h, of_second_layer,
+                             share_offset("w2", IN, HIDDEN, OUT),
+                             counter_offset("w2", HIDDEN_BLOCKS, IN_BLOCKS) + block,
+                             OUT_PADDED, BLOCK_H)
             if grad_b1 is not None:
-                _finish_part(b1_sum[None, :], shares, share_offset("b1", IN, HIDDEN, OUT), arrived,
-                             counter_offset("b1", HIDDEN_BLOCKS, IN_BLOCKS) + block, grad_b1,
-                             0, 0, h, 1, HIDDEN, part, parts, SIZE, 1, BLOCK_H)
+                _finish_part(b1_sum[None, :], Matrix(grad_b1, 0, 1, 1, HIDDEN), 0, h,
+                             of_second_layer, share_offset("b1", IN, HIDDEN, OUT),
+                             counter_offset("b1", HIDDEN_BLOCKS, IN_BLOCKS) + block,
+                             1, BLOCK_H)
             if grad_b2 is not None:
                 if block == 0:
-                    _finish_part(b2_sum[None, :], shares, share_offset("b2", IN, HIDDEN, OUT),
-                                 arrived, counter_offset("b2", HIDDEN_BLOCKS, IN_BLOCKS), grad_b2,
-                                 0, 0, 0, 1, OUT, part, parts, SIZE, 1, OUT_PADDED)
+                    _finish_part(b2_sum[None, :], Matrix(grad_b2, 0, 1, 1, OUT), 0, 0,
+                                 of_second_layer, share_offset("b2", IN, HIDDEN, OUT),
+                                 counter_offset("b2", HIDDEN_BLOCKS, IN_BLOCKS), 1, OUT_PADDED)
             # fmt: on
     else:
         if grad_x is not None:
@@ -291,9 +317,8 @@ def narrow_backward_kernel(
             x_sum = tl.zeros((BLOCK_B, BLOCK_I), tl.float32)
             for h in range(0, HIDDEN, BLOCK_H):
                 dh, _dy, _activation = _hidden_gradient(
-                    grad_y, grad_y_row, grad_y_col, w2, w2_row, w2_col, a, row, h, batch,
-                    HIDDEN, OUT, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED,
-                )  # fmt: skip
-                first = _load(w1, w1_row, w1_col, h, i, HIDDEN, IN, BLOCK_H, BLOCK_I)
-                x_sum = _added(x_sum, dh.to(first.dtype), first, PRECISION)
-            _store(grad_x, IN, row, i, batch, IN, x_sum, BLOCK_B, BLOCK_I)
+                    outputs, second, activations, row, h, PRECISION, BLOCK_B, BLOCK_H, OUT_PADDED
+                )
+                weights = _load(first, h, i, BLOCK_H, BLOCK_I)
+                x_sum = _added(x_sum, dh.to(weights.dtype), weights, PRECISION)
+            _store(Matrix(grad_x, IN, 1, batch, IN), row, i, x_sum, BLOCK_B, BLOCK_I)

@@ -11,6 +11,8 @@ Either may be stored along K or across it; nothing is copied to transpose it.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -30,30 +32,53 @@ def _tile_position(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GRO
     return band * GROUP_M + within % height, within // height
 
 
+class Operand(NamedTuple):
+    """One of the matrices that are multiplied, as it is stored: rows of ``inner_size`` elements."""
+
+    data: Any  # a pointer, or a tensor descriptor
+    outer_stride: Any
+    inner_stride: Any
+    outer_size: Any
+    inner_size: Any
+
+
+class Epilogue(NamedTuple):
+    """What is done to finished sums before their store, in this order; ``None``: not done."""
+
+    bias: Any  # added to each row
+    mask: Any  # (M, N): where it is not above 0, neither is the result
+    mask_row: Any
+    mask_col: Any
+    sums: Any  # gets the column sums of each row of tiles
+
+
+class Target(NamedTuple):
+    """C, and its size."""
+
+    data: Any  # a pointer, or a tensor descriptor
+    row_stride: Any
+    rows: Any
+    cols: Any
+
+
 @triton.jit
-def _load_tile(
-    source,
-    outer_stride,
-    inner_stride,
-    outer,
-    inner,
-    outer_size,
-    inner_size,
-    OUTER: tl.constexpr,
-    INNER: tl.constexpr,
-    DESCRIPTOR: tl.constexpr,
-):
-    """``OUTER x INNER`` elements from ``(outer, inner)`` on, zeros beyond the matrix."""
+def _load_tile(operand, across, k, ACROSS: tl.constexpr, DEPTH: tl.constexpr,
+               K_INNER: tl.constexpr, DESCRIPTOR: tl.constexpr):  # fmt: skip
+    """``ACROSS x DEPTH`` elements from ``(across, k)`` on, zeros beyond the matrix."""
+    OUTER: tl.constexpr = ACROSS if K_INNER else DEPTH
+    INNER: tl.constexpr = DEPTH if K_INNER else ACROSS
+    outer, inner = (across, k) if K_INNER else (k, across)
     if DESCRIPTOR:
-        tile = source.load([outer, inner])
+        tile = operand.data.load([outer, inner])
     else:
         rows = outer + tl.arange(0, OUTER)
         cols = inner + tl.arange(0, INNER)
-        offsets = (
-            rows.to(tl.int64)[:, None] * outer_stride + cols.to(tl.int64)[None, :] * inner_stride
-        )
-        inside = (rows < outer_size)[:, None] & (cols < inner_size)[None, :]
-        tile = tl.load(source + offsets, mask=inside, other=0.0)
+        row_offsets = rows.to(tl.int64)[:, None] * operand.outer_stride
+        offsets = row_offsets + cols.to(tl.int64)[None, :] * operand.inner_stride
+        inside = (rows < operand.outer_size)[:, None] & (cols < operand.inner_size)[None, :]
+        tile = tl.load(operand.data + offsets, mask=inside, other=0.0)
+    if not K_INNER:
+        tile = tile.T
     return tile
 
 
@@ -80,47 +105,32 @@ def _fetch_ahead(source, row_stride, m, n, M, N, ROWS: tl.constexpr, COLS: tl.co
 
 
 @triton.jit
-def _finish(
-    acc,
-    m,
-    n,
-    tile_m,
-    c,
-    c_row,
-    bias,
-    mask,
-    mask_row,
-    mask_col,
-    sums,
-    M,
-    N,
-    RELU: tl.constexpr,
-    ADD: tl.constexpr,
-    DESCRIPTOR: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+def _finish(acc, m, n, tile_m, c, epilogue, RELU: tl.constexpr, ADD: tl.constexpr,
+            DESCRIPTOR: tl.constexpr, BLOCK_M: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
     """The epilogue of ``BLOCK_M x WIDTH`` sums at ``(m, n)``, and their store."""
     rows = m + tl.arange(0, BLOCK_M)
     cols = n + tl.arange(0, WIDTH)
-    inside = (rows < M)[:, None] & (cols < N)[None, :]
-    if bias is not None:
-        acc += tl.load(bias + cols, mask=cols < N, other=0.0).to(tl.float32)[None, :]
+    inside = (rows < c.rows)[:, None] & (cols < c.cols)[None, :]
+    row = rows.to(tl.int64)[:, None]
+    if epilogue.bias is not None:
+        bias = tl.load(epilogue.bias + cols, mask=cols < c.cols, other=0.0)
+        acc += bias.to(tl.float32)[None, :]
     if RELU:
         acc = tl.where(acc < 0.0, 0.0, acc)  # NaN stays
-    if mask is not None:
-        offsets = rows.to(tl.int64)[:, None] * mask_row + cols.to(tl.int64)[None, :] * mask_col
-        a = tl.load(mask + offsets, mask=inside, other=0.0).to(tl.float32)
+    if epilogue.mask is not None:
+        offsets = row * epilogue.mask_row + cols.to(tl.int64)[None, :] * epilogue.mask_col
+        a = tl.load(epilogue.mask + offsets, mask=inside, other=0.0).to(tl.float32)
         acc = tl.where(a <= 0.0, 0.0, acc)  # the gradient of a NaN passes
-    if sums is not None:
-        tl.store(sums + tile_m.to(tl.int64) * N + cols, tl.sum(acc, 0), mask=cols < N)
+    if epilogue.sums is not None:
+        sums = epilogue.sums + tile_m.to(tl.int64) * c.cols
+        tl.store(sums + cols, tl.sum(acc, 0), mask=cols < c.cols)
     if DESCRIPTOR:
-        c.store([m, n], acc.to(c.dtype))
+        c.data.store([m, n], acc.to(c.data.dtype))
     else:
-        target = c + rows.to(tl.int64)[:, None] * c_row + cols[None, :]
+        place = c.data + row * c.row_stride + cols[None, :]
         if ADD:
-            acc += tl.load(target, mask=inside, other=0.0).to(tl.float32)
-        tl.store(target, acc.to(c.dtype.element_ty), mask=inside)
+            acc += tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        tl.store(place, acc.to(c.data.dtype.element_ty), mask=inside)
 
 
 # How the work is shared is no reason to compile again.
@@ -177,14 +187,13 @@ def product_kernel(
     its columns must be adjacent.
     """
     # What the caller knows of alignment, told so that loads are as wide as they can be.
-    a_inner_size = K if A_K_INNER else M
-    b_inner_size = K if B_K_INNER else N
-    a_inner_size = a_inner_size // A_ALIGN * A_ALIGN
-    b_inner_size = b_inner_size // B_ALIGN * B_ALIGN
-    a_outer = a_outer // A_ALIGN * A_ALIGN
-    b_outer = b_outer // B_ALIGN * B_ALIGN
+    left = Operand(a, a_outer // A_ALIGN * A_ALIGN, a_inner, M if A_K_INNER else K,
+                   (K if A_K_INNER else M) // A_ALIGN * A_ALIGN)  # fmt: skip
+    right = Operand(b, b_outer // B_ALIGN * B_ALIGN, b_inner, N if B_K_INNER else K,
+                    (K if B_K_INNER else N) // B_ALIGN * B_ALIGN)  # fmt: skip
     c_row = c_row // C_ALIGN * C_ALIGN
-    n_size = N // C_ALIGN * C_ALIGN
+    cols = N // C_ALIGN * C_ALIGN
+    epilogue = Epilogue(bias, mask, mask_row, mask_col, sums)
 
     HALF: tl.constexpr = BLOCK_N // 2
     tiles = tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N)
@@ -198,40 +207,29 @@ def product_kernel(
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for step in tl.range(steps):
             k = (part * steps + step) * BLOCK_K
-            if A_K_INNER:
-                left = _load_tile(a, a_outer, a_inner, m, k, M, a_inner_size, BLOCK_M, BLOCK_K,
-                                  A_DESCRIPTOR)  # fmt: skip
-            else:
-                left = _load_tile(a, a_outer, a_inner, k, m, K, a_inner_size, BLOCK_K, BLOCK_M,
-                                  A_DESCRIPTOR).T  # fmt: skip
-            if B_K_INNER:
-                right = _load_tile(b, b_outer, b_inner, n, k, N, b_inner_size, BLOCK_N, BLOCK_K,
-                                   B_DESCRIPTOR).T  # fmt: skip
-            else:
-                right = _load_tile(b, b_outer, b_inner, k, n, K, b_inner_size, BLOCK_K, BLOCK_N,
-                                   B_DESCRIPTOR)  # fmt: skip
-            acc = tl.dot(left, right, acc, input_precision=PRECISION)
+            rows = _load_tile(left, m, k, BLOCK_M, BLOCK_K, A_K_INNER, A_DESCRIPTOR)
+            columns = _load_tile(right, n, k, BLOCK_N, BLOCK_K, B_K_INNER, B_DESCRIPTOR).T
+            acc = tl.dot(rows, columns, acc, input_precision=PRECISION)
 
-        target = c
-        if not C_DESCRIPTOR:
-            target = c + part.to(tl.int64) * M * c_row
+        if C_DESCRIPTOR:
+            target = Target(c, c_row, M, cols)
+        else:
+            target = Target(c + part.to(tl.int64) * M * c_row, c_row, M, cols)
         # fmt: off
         if PIECES == 1:
-            _finish(acc, m, n, tile_m, target, c_row, bias, mask, mask_row, mask_col, sums, M,
-                    n_size, RELU, ADD, C_DESCRIPTOR, BLOCK_M, BLOCK_N)
+            _finish(acc, m, n, tile_m, target, epilogue, RELU, ADD, C_DESCRIPTOR, BLOCK_M, BLOCK_N)
         else:
             halves = _halves(acc, BLOCK_M, BLOCK_N)
             for half in tl.static_range(2):
                 left_n = n + half * HALF
                 if PIECES == 2:
-                    _finish(halves[half], m, left_n, tile_m, target, c_row, bias, mask, mask_row,
-                            mask_col, sums, M, n_size, RELU, ADD, C_DESCRIPTOR, BLOCK_M, HALF)
+                    _finish(halves[half], m, left_n, tile_m, target, epilogue, RELU, ADD,
+                            C_DESCRIPTOR, BLOCK_M, HALF)
                 else:
                     quarters = _halves(halves[half], BLOCK_M, HALF)
                     for quarter in tl.static_range(2):
                         _finish(quarters[quarter], m, left_n + quarter * (HALF // 2), tile_m,
-                                target, c_row, bias, mask, mask_row, mask_col, sums, M, n_size,
-                                RELU, ADD, C_DESCRIPTOR, BLOCK_M, HALF // 2)
+                                target, epilogue, RELU, ADD, C_DESCRIPTOR, BLOCK_M, HALF // 2)
         # fmt: on
 
 
