@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import contextmanager
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounter
+from torch._dynamo.testing import CompileCounter, EagerAndRecordGraphs
 from torch.func import functional_call, grad, vmap
+from torch.overrides import TorchFunctionMode
 
-from twolayer_kernels import FusedLinearReLU, FusedTwoLayer
+from twolayer_kernels import FusedLinearReLU, FusedTwoLayer, TwoLayerNet, fuse
 from twolayer_kernels.functional import linear_relu, two_layer
 
 COMPILERS = ("eager", "aot_eager", "inductor")
@@ -132,6 +137,86 @@ def test_a_transform_inside_the_graph():
     expected = per_sample(parameters, x)
     for name, value in expected.items():
         torch.testing.assert_close(compiled[name], value)
+
+
+class DoublesProducts(TorchFunctionMode):
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        return result * 2 if function is nn.functional.linear else result
+
+
+@contextmanager
+def another_linear(models):
+    linear = nn.functional.linear
+    with mock.patch.object(nn.functional, "linear", lambda *given: linear(*given) * 2):
+        yield
+
+
+@contextmanager
+def another_relu(models):
+    relu = torch.relu
+    with mock.patch.object(torch, "relu", lambda given: relu(given) * 2):
+        yield
+
+
+@contextmanager
+def another_forward(models):
+    for model in models:
+        model.linear1.forward = lambda x, model=model: x @ model.linear1.weight.T
+    yield
+    for model in models:
+        del model.linear1.forward
+
+
+@contextmanager
+def a_function_mode(models):
+    with DoublesProducts():
+        yield
+
+
+def as_module(plain):
+    return FusedTwoLayer.from_linears(copy.deepcopy(plain.linear1), copy.deepcopy(plain.linear2))
+
+
+def by_fuse(plain):
+    model = copy.deepcopy(plain)
+    assert all(site.fused for site in fuse(model))
+    return model
+
+
+@pytest.mark.parametrize("change", [another_linear, another_relu, another_forward, a_function_mode])
+@pytest.mark.parametrize("fused_from", [as_module, by_fuse])
+def test_what_changes_after_compilation_is_seen(fused_from, change):
+    torch.manual_seed(0)
+    plain = TwoLayerNet(20, 30, 5)
+    model = fused_from(plain)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    x = torch.randn(7, 20)
+    before = plain(x)
+    torch.testing.assert_close(compiled(x), before)
+    with change((plain, model)):
+        during = plain(x)
+        assert not torch.allclose(during, before)
+        torch.testing.assert_close(compiled(x), during)
+    torch.testing.assert_close(compiled(x), before)
+
+
+def test_a_function_mode_inside_the_graph():
+    model = FusedTwoLayer(20, 30, 5)
+
+    def call(x):
+        with DoublesProducts():
+            return model(x)
+
+    x = torch.randn(7, 20)
+    torch.testing.assert_close(torch.compile(call, backend="aot_eager")(x), call(x))
+
+
+def test_a_default_device_is_no_reason_for_torchs_operations():
+    recorder = EagerAndRecordGraphs()
+    with torch.device("cpu"):
+        torch.compile(FusedTwoLayer(20, 30, 5), backend=recorder)(torch.randn(7, 20))
+    assert "twolayer_kernels.two_layer" in recorder.graphs[0].code
 
 
 def test_bad_arguments_are_still_named():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import functional
-from .transparency import is_observed, why_called
+from .transparency import has_own_forward, is_observed, why_called
 
 DROPOUTS = (nn.Dropout,)
 _RELU, _RELU_FORWARD = nn.functional.relu, nn.ReLU.forward
@@ -92,20 +92,18 @@ class Chain:
                 return f"{name} is replaced"
             if dropout.training and dropout.p > 0:
                 return "dropout is on"
-            if "forward" in dropout.__dict__:
+            if has_own_forward(dropout):
                 return f"{name} has a forward of its own"
             if is_observed(dropout):
                 return f"{name} has hooks"
             if nn.functional.dropout is not _DROPOUT:
                 return "torch's dropout is replaced"
-        if "forward" in activation.__dict__ or is_observed(activation):
+        if has_own_forward(activation) or is_observed(activation):
             return f"{name_between} has hooks"
         if nn.functional.relu is not _RELU or nn.ReLU.forward is not _RELU_FORWARD:
             return "torch's ReLU is replaced"
         original = activation.original
-        if isinstance(original, nn.Module) and (
-            "forward" in original.__dict__ or is_observed(original)
-        ):
+        if isinstance(original, nn.Module) and (has_own_forward(original) or is_observed(original)):
             return f"{name_between} has hooks"
         return why_called({name1: linear1, name2: linear2}, (FusedFirst, FusedSecond))
 

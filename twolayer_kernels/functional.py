@@ -205,6 +205,13 @@ def _way(backend: str | None, *arguments: Any) -> tuple[Way, str]:
             return Way.OPERATIONS, f"an argument is a {type(a).__name__}"
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return Way.OPERATIONS, "a transform of torch.func is active"
+    # What the compiler reads here it asks about again before each call of what it has compiled.
+    if any(map(transparency.looks_at_functions, transparency.function_modes())):
+        return Way.OPERATIONS, "a function mode is active"
+    if torch.nn.functional.linear is not torch._C._nn.linear:
+        return Way.OPERATIONS, "torch.nn.functional.linear is another function than torch's"
+    if torch.relu is not torch._C._VariableFunctions.relu:
+        return Way.OPERATIONS, "torch.relu is another function than torch's"
     return Way.OPERATORS, "a compiler is looking"
 
 

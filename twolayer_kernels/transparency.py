@@ -113,6 +113,14 @@ def is_observed(layer: nn.Module) -> bool:
     )
 
 
+def has_own_forward(layer: Any) -> bool:
+    """Whether a forward was put on the object.
+
+    ``torch.compile`` asks again, before each call, for the attribute; not for the dictionary.
+    """
+    return "forward" in layer.__dict__ or layer.forward is None
+
+
 def has_global_hooks() -> bool:
     return bool(
         module_hooks._global_forward_hooks
@@ -140,7 +148,7 @@ def why_called(layers: dict[str, Any], kinds: tuple[type, ...] = (nn.Linear,)) -
             and parametrize.type_before_parametrizations(layer) in kinds
         ):
             return f"{name} is a {kind.__name__}"
-        if "forward" in layer.__dict__:
+        if has_own_forward(layer):
             return f"{name} has a forward of its own"
         if is_observed(layer):
             return f"{name} has hooks"
@@ -163,7 +171,12 @@ def _acts_as_plain(kind: type) -> bool:
     )
 
 
-def _looks_at_functions(mode: Any) -> bool:
+def function_modes() -> list[Any]:
+    """Those that are active, in a form that ``torch.compile`` can trace, too."""
+    return [torch._C._get_function_stack_at(i) for i in range(torch._C._len_torch_function_stack())]
+
+
+def looks_at_functions(mode: Any) -> bool:
     """A mode that sets the default device looks at none, and a compiler's at operators only."""
     return not type(mode).__module__.startswith(_MODES_THAT_DO_NOT_LOOK)
 
@@ -205,8 +218,8 @@ def way_of_call(*arguments: object, backend: str | None = None) -> tuple[Way, st
         if not isinstance(a, Tensor) and hasattr(type(a), "__torch_function__"):
             return Way.OVERRIDE, f"an argument is a {type(a).__name__}"
     kinds = {type(a) for a in given if isinstance(a, Tensor)}
-    for mode in torch.overrides._get_current_function_mode_stack():  # type: ignore[no-untyped-call]
-        if _looks_at_functions(mode):
+    for mode in function_modes():
+        if looks_at_functions(mode):
             return Way.OPERATIONS, f"the function mode {type(mode).__name__} is active"
     for kind in kinds:
         if kind not in _EXACT and not _acts_as_plain(kind) and not is_stand_in(kind):
