@@ -115,6 +115,9 @@ View numpy_view(py::handle object) {
   for (int i = 0; i < view.dims; ++i) {
     view.shape[i] = array.shape(i);
     view.strides[i] = array.strides(i) / array.itemsize();
+    if (view.strides[i] * array.itemsize() != array.strides(i) && array.shape(i) > 1) {
+      throw py::value_error("expected elements that lie whole elements apart");
+    }
   }
   if (array.dtype().byteorder() != '=') throw py::type_error("expected the native byte order");
   switch (array.dtype().char_()) {

@@ -132,14 +132,15 @@ void leave_processor(int processor) {
 int KeptOff::calling_thread() { return int(syscall(SYS_gettid)); }
 
 void KeptOff::keep_off(int thread, int processor) {
-  if (kept.load(std::memory_order_acquire)) return;
-  if (narrow(thread, processor, before)) kept.store(true, std::memory_order_release);
+  int is = FREE;  // not while another caller saves what it had
+  if (!state.compare_exchange_strong(is, TAKING, std::memory_order_acquire)) return;
+  state.store(narrow(thread, processor, before) ? KEPT : FREE, std::memory_order_release);
 }
 
 void KeptOff::undo() {
-  if (!kept.load(std::memory_order_acquire)) return;
+  if (state.load(std::memory_order_acquire) != KEPT) return;
   sched_setaffinity(0, sizeof before, &before);
-  kept.store(false, std::memory_order_release);
+  state.store(FREE, std::memory_order_release);
 }
 
 #else

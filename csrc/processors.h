@@ -39,13 +39,14 @@ class KeptOff {
   // To be called by that thread, awake: all of its processors are its own again.
   void undo();
   // In the child of a fork: there is no such thread any more.
-  void forget() { kept.store(false, std::memory_order_relaxed); }
+  void forget() { state.store(FREE, std::memory_order_relaxed); }
 
  private:
 #if defined(__linux__)
   cpu_set_t before;
 #endif
-  std::atomic<bool> kept{false};
+  enum State { FREE, TAKING, KEPT };
+  std::atomic<int> state{FREE};
 };
 
 // To be called in the child of a fork, which may get other limits.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch.optim import lr_scheduler
 
 from twolayer_kernels import fit
 from twolayer_kernels.numpy import fit as numpy_fit
+from twolayer_kernels.training.running import Run
 
 from .training import (
     assert_same_states,
@@ -207,6 +209,66 @@ def test_wherever_ctrl_c_comes_all_is_as_after_one_step():
         assert schedules[0].state_dict() == schedules[1].state_dict()
         assert torch.equal(generators[0].get_state(), generators[1].get_state())
     assert heard > 5
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_ctrl_c_at_the_end_of_an_epoch_waits_for_its_scheduler(monkeypatch, epochs):
+    task = make_task("mse_mean", samples=60)
+    model, _ = make_pair(task)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    write_back, written = Run.write_back, []
+
+    def and_then_ctrl_c(self):
+        write_back(self)
+        written.append(self.taken)
+        if len(written) == epochs:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "write_back", and_then_ctrl_c)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(
+            model, task.x, task.y, epochs=3, batch_size=20, loss="mse_mean", optimizer=optimizer,
+            schedule=schedule, schedule_per="epoch",
+        )  # fmt: skip
+    assert len(caught.value.losses) == 3 * epochs
+    assert schedule.last_epoch == epochs
+    assert optimizer.param_groups[0]["lr"] == 0.1 * 0.5**epochs
+
+
+def diverge_in_torch():
+    task = make_task("mse_mean")
+    fit(make_pair(task)[0], task.x * float("inf"), task.y, steps=2, loss="mse_mean")
+
+
+def diverge_in_numpy():
+    numpy_fit(np.full((2, 1), np.inf), np.ones((2, 1)), np.ones((3, 1)), np.ones((1, 3)), steps=2)
+
+
+@pytest.mark.parametrize("diverge", [diverge_in_torch, diverge_in_numpy])
+@pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_a_divergence_comes_out_of_a_worker(diverge, copied):
+    with pytest.raises(FloatingPointError) as caught:
+        diverge()
+    error = copied(caught.value)
+    assert type(error) is type(caught.value)
+    assert str(error) == str(caught.value)
+    assert (error.step, len(error.losses)) == (0, 1)
+
+
+class Unmarked(Exception):
+    losses = property()
+
+
+def test_an_error_that_takes_no_losses_comes_through():
+    def fail(steps, losses):
+        raise Unmarked
+
+    task = make_task("mse_mean")
+    with pytest.raises(Unmarked):
+        fit(make_pair(task)[0], task.x, task.y, steps=2, loss="mse_mean", callback=fail)
+    with pytest.raises(Unmarked):
+        numpy_fit(*[np.ones((2, 2))] * 2, np.eye(2), np.eye(2), steps=1, lr=0.0, callback=fail)
 
 
 def test_ctrl_c_while_orders_are_drawn_leaves_the_generator_where_it_was():

@@ -415,3 +415,13 @@ def test_sums_over_many_samples_are_as_exact_as_torchs(loss, samples):
     eps = torch.finfo(torch.float32).eps
     for mine, torchs in zip(*errors, strict=True):
         assert mine <= 2 * torchs + eps
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_variance_of_rounded_moments_is_not_below_zero(seed):
+    """Its root was no number in float16 where torch's is one."""
+    torch.manual_seed(seed)
+    model = FusedTwoLayer(6, 30, 4, dtype=torch.float16)
+    x, y = torch.randn(40, 6).half(), torch.randn(40, 4).half()
+    options = {"optimizer": "rmsprop", "centered": True, "lr": 1e-3, "eps": 1e-3}
+    assert fit(model, x, y, steps=300, loss="mse_mean", **options).isfinite().all()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import twolayer_kernels
+import twolayer_kernels.numpy
 
 PACKAGE = Path(twolayer_kernels.__file__).parent
 
@@ -73,6 +74,47 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_the_names_of_the_package_are_listed_without_loading():
     statement = "import twolayer_kernels; assert 'FusedTwoLayer' in dir(twolayer_kernels)"
     assert loaded_by(statement, *HEAVY) == []
+
+
+WITHOUT = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {missing!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, Blocked())
+try:
+    {statement}
+except (ImportError, NotImplementedError) as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "statement", "words"),
+    [
+        ("torch", "from twolayer_kernels import FusedTwoLayer", "pip install torch"),
+        ("sklearn", "import twolayer_kernels.sklearn", "'twolayer_kernels[sklearn]'"),
+        ("scipy", "import twolayer_kernels.sklearn", "No module named 'scipy"),
+        (
+            "triton",
+            "from twolayer_kernels import explain, FusedTwoLayer;"
+            " import torch; FusedTwoLayer(2, 3, 1, backend='triton')(torch.ones(4, 2))",
+            "'twolayer_kernels[triton]'",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_with_its_remedy(missing, statement, words):
+    said = in_a_fresh_process(WITHOUT.format(missing=missing, statement=statement))
+    assert words in said
+    assert missing == "scipy" or "pip install" in said
+
+
+def test_a_star_brings_the_functions_on_arrays_alone():
+    names = in_a_fresh_process(
+        "from twolayer_kernels.numpy import *; print(*[n for n in dir() if n[0] != '_'])"
+    )
+    assert names.split() == sorted(twolayer_kernels.numpy.__all__)
 
 
 def test_public_names_load_on_first_use():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from twolayer_kernels.numpy import fit, step
+from twolayer_kernels import FusedTwoLayer
+from twolayer_kernels import fit as torch_fit
+from twolayer_kernels.numpy import fit, step, two_layer
 
 from .test_imports import in_a_fresh_process
 from .training import CLASSES, OPTIMIZERS, loop, make_pair, make_task
@@ -307,6 +309,38 @@ BAD_OPTIONS = {
     "penalty": (ValueError, "l2_penalty must be finite", {"l2_penalty": np.inf}),
     "rng": (TypeError, "must be a numpy.random.Generator, got int", {"rng": 0}),
     "callback": (TypeError, "callback must be callable", {"callback": 3}),
+    "no schedule": (TypeError, "schedule must be callable, got int", {"schedule": 3}),
+    "no optimizer": (TypeError, "optimizer must be a str, got NoneType", {"optimizer": None}),
+    "no loss": (TypeError, "loss must be a str, got dict", {"loss": {}}),
+    "loss options": (TypeError, "loss_options must be a dict", {"loss_options": ["mean"]}),
+    "beyond float64": (ValueError, "lr must be a number that float64 holds", {"lr": 10**400}),
+    "pos_weight": (
+        ValueError,
+        r"pos_weight must have shape \(2,\), got \(3,\)",
+        {"loss": "bce_with_logits", "loss_options": {"pos_weight": [1.0, 2.0, 3.0]}},
+    ),
+    "mean": (
+        TypeError,
+        "mean must be a bool",
+        {"loss": "bce_with_logits", "loss_options": {"mean": "yes"}},
+    ),
+    "complex weights": (
+        TypeError,
+        "sample_weight must hold real numbers",
+        {"sample_weight": np.ones(6) * 1j},
+    ),
+    "masked weights": (
+        TypeError,
+        "sample_weight must be plain numbers, got MaskedArray",
+        {"sample_weight": np.ma.ones(6)},
+    ),
+    "a list for a state": (TypeError, "state must be a dict, got list", {"state": []}),
+    "a state of lists": (
+        TypeError,
+        "momentum_buffer'.* must be a numpy.ndarray, got list",
+        {"state": {"w1.momentum_buffer": [1]}},
+    ),
+    "steps below 0": (ValueError, "'step'.* must count steps, got -5", {"state": {"step": -5}}),
     "state": (
         ValueError,
         "state holds w1.exp_avg, which is nothing of sgd's",
@@ -332,6 +366,97 @@ def test_a_refused_state_is_left_as_it_was():
     with pytest.raises(ValueError, match="shape"):
         fit(x, y, w1, w2, steps=1, optimizer="adam", state=state)
     assert list(state) == ["w2.exp_avg"]
+
+
+@pytest.mark.parametrize("failure", ["read-only", "not finite"])
+def test_a_state_is_begun_by_the_first_step(failure):
+    x, y, w1, w2 = data()
+    state = {}
+    bias = np.zeros(len(w1))
+    if failure == "read-only":
+        bias.flags.writeable = False
+    else:
+        bias[0] = np.nan
+    with pytest.raises((ValueError, FloatingPointError)):
+        fit(x, y, w1, w2, bias, steps=3, momentum=0.9, state=state)
+    assert state == {}
+
+
+def test_states_that_share_memory_are_refused():
+    x, y, w1, w2 = data()
+    with pytest.raises(ValueError, match=r"w1 and state\['w1.momentum_buffer'\] share memory"):
+        fit(x, y, w1, w2, steps=1, momentum=0.9, state={"w1.momentum_buffer": w1})
+    both = np.zeros_like(w1)
+    state = {"w1.exp_avg": both, "w1.exp_avg_sq": both}
+    with pytest.raises(ValueError, match="share memory"):
+        fit(x, y, w1, w2, steps=1, optimizer="adam", state=state)
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 2), (3, 0, 2), (3, 4, 0)], ids=str)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_empty_layers_are_trained_as_torchs_are(sizes, optimizer):
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="zero-element"):
+        model = FusedTwoLayer(*sizes, dtype=torch.float64)
+    weights = [None if w is None else w.copy() for w in arrays(model)]
+    x, y = torch.randn(5, sizes[0]).double(), torch.randn(5, sizes[2]).double()
+    options = {"steps": 4, "optimizer": optimizer, "lr": 0.01}
+    found = fit(x.numpy(), y.numpy(), *weights, **options)
+    np.testing.assert_allclose(found, torch_fit(model, x, y, **options), rtol=1e-12)
+    for ours, torchs in zip(weights, arrays(model), strict=True):
+        np.testing.assert_allclose(ours, torchs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_weights_in_a_field_of_packed_records(dtype):
+    x, y, w1, w2 = (array.astype(dtype) for array in data())
+    table = np.zeros(len(x), [("weight", dtype), ("valid", "?")])
+    table["weight"] = np.arange(len(x))
+    found = [
+        fit(x, y, w1.copy(), w2.copy(), steps=2, lr=1e-4, sample_weight=weight)
+        for weight in (table["weight"], table["weight"].copy())
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_weights_at_odd_addresses_are_trained_in_copies():
+    x, y, w1, w2 = data()
+    memory = np.zeros(w1.nbytes + 1, np.uint8)
+    odd = memory[1:].view(w1.dtype).reshape(w1.shape)
+    odd[...] = w1
+    assert not odd.flags.aligned
+    found = fit(x, y, odd, w2.copy(), steps=3, momentum=0.9)
+    np.testing.assert_array_equal(found, fit(x, y, w1, w2, steps=3, momentum=0.9))
+    np.testing.assert_array_equal(odd, w1)
+
+
+def test_masked_arrays_are_refused():
+    x, y, w1, w2 = data()
+    with pytest.raises(TypeError, match=r"x must be a plain numpy.ndarray, got MaskedArray"):
+        two_layer(np.ma.masked_array(x), w1, w2)
+    with pytest.raises(TypeError, match=r"y must be a plain numpy.ndarray, got MaskedArray"):
+        fit(x, np.ma.masked_array(y), w1, w2, steps=1)
+
+
+def test_one_positive_weight_is_all_outputs():
+    x, y, w1, w2 = data()
+    found = [
+        fit(x, y, w1.copy(), w2.copy(), steps=2, loss="bce_with_logits",
+            loss_options={"pos_weight": weight})
+        for weight in (2.0, np.full(y.shape[1], 2.0))
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*found)
+
+
+def test_numbers_of_numpys_types():
+    x, y, w1, w2 = data()
+    fit(x, y, w1, w2, steps=np.int64(2), batch_size=np.int32(3), l2_penalty=np.float32(0.1))
+
+
+def test_a_step_refuses_what_is_for_many():
+    x, y, w1, w2 = data()
+    with pytest.raises(TypeError, match="step: batch_size is nothing of one step's"):
+        step(x, y, w1, w2, batch_size=3)
 
 
 def test_classes_that_a_callback_spoils_end_the_run():

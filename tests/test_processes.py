@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import twolayer_kernels.numpy as fused_numpy
+from twolayer_kernels import FusedTwoLayer, fit
 from twolayer_kernels.backends.cpu import _cpu
 
 from .comparing import assert_same_bits
@@ -66,12 +68,12 @@ def check_front_end(front_end):
     return os.getpid()
 
 
-def check_in_a_fork(front_end):
+def check_in_a_fork(check, *arguments):
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            check_front_end(front_end)
+            check(*arguments)
             status = 0
         finally:
             os._exit(status)
@@ -105,12 +107,50 @@ def test_the_child_of_a_busy_parent(front_end):
         thread.start()
     try:
         for _ in range(10):
-            check_in_a_fork(front_end)
+            check_in_a_fork(check_front_end, front_end)
     finally:
         stop.set()
         for thread in parents:
             thread.join()
     check_front_end(front_end)
+
+
+def strided(*sizes):
+    model = FusedTwoLayer(*sizes)
+    apart = torch.zeros(2 * sizes[1], 2 * sizes[0])[::2, ::2].copy_(model.linear1.weight.data)
+    model.linear1.weight = torch.nn.Parameter(apart)
+    return model
+
+
+FITS = {
+    "states": (FusedTwoLayer, 64, {"optimizer": "adam"}),
+    "strided": (strided, 64, {}),
+    "permutations": (FusedTwoLayer, 200_000, {"batch_size": 100}),
+    "weights": (FusedTwoLayer, 100_000, {"sample_weight": torch.ones(100_000).double()}),
+}
+
+
+@pytest.mark.parametrize("fitted", FITS)
+def test_fit_in_the_child_of_a_parent_with_threads(fitted):
+    """What torch does for it in a child, of whose threads the parent had the others."""
+    kind, samples, options = FITS[fitted]
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    model = kind(200 if samples == 64 else 2, 300, 3)
+    x, y = torch.randn(samples, model.in_features), torch.randn(samples, 3)
+    both = copy.deepcopy(model), copy.deepcopy(model)
+
+    def train(model):
+        generator = torch.Generator().manual_seed(1)
+        return fit(model, x, y, steps=2, loss="mse_mean", generator=generator, **options)
+
+    wanted = train(both[0])  # the team is there from here on
+
+    def check_losses():
+        assert torch.equal(train(both[1]), wanted)
+        assert torch.get_num_threads() == 2
+
+    check_in_a_fork(check_losses)
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())

@@ -45,7 +45,17 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    try:
+        home = importlib.import_module(f".{_HOME[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModuleNotFoundError(
+            f"twolayer_kernels.{name} needs torch: pip install torch; twolayer_kernels.numpy does"
+            " not",
+            name="torch",
+        ) from error
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

@@ -8,6 +8,7 @@ rules are the same for torch tensors and NumPy arrays, so neither is imported.
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 BACKENDS = ("cpu", "triton", "torch", "reference")
@@ -20,10 +21,11 @@ def dtype_name(dtype: Any) -> str:
 class ArrayChecks(NamedTuple):
     """The rules for the arrays of one library: their type and the dtypes that have kernels."""
 
-    array_type: type
+    array_type: Any
     type_name: str
     dtypes: tuple[Any, ...]
     layout: Any = None  # the only layout with kernels, where the library has several
+    refused: tuple[type, ...] = ()  # kinds of arrays that hold more than their elements
 
     def linear_relu(self, x: Any, w: Any, b: Any) -> None:
         op = "linear_relu"
@@ -49,7 +51,9 @@ class ArrayChecks(NamedTuple):
             out_features, columns = w2.shape
             layout = self.layout
             return (
-                dtype in self.dtypes  # so x is an array of this library
+                isinstance(x, self.array_type)
+                and not (self.refused and self._holds_refused(x, w1, w2, b1, b2))
+                and dtype in self.dtypes
                 and (layout is None or (x.layout is layout and w1.layout is layout))
                 and (layout is None or w2.layout is layout)
                 and x.shape[-1] == in_features
@@ -86,7 +90,14 @@ class ArrayChecks(NamedTuple):
         if tuple(value.shape) != shape:
             raise ValueError(f"{op}: {name} must have shape {shape}, got {tuple(value.shape)}")
 
-    def _kind(self, op: str, name: str, value: Any) -> None:
+    def _holds_refused(self, *arrays: Any) -> bool:
+        return any(isinstance(array, self.refused) for array in arrays)
+
+    def kind(self, op: str, name: str, value: Any) -> None:
+        if isinstance(value, self.refused):
+            raise TypeError(
+                f"{op}: {name} must be a plain {self.type_name}, got {type(value).__name__}"
+            )
         if not isinstance(value, self.array_type):
             raise TypeError(f"{op}: {name} must be a {self.type_name}, got {type(value).__name__}")
         try:
@@ -95,7 +106,7 @@ class ArrayChecks(NamedTuple):
             raise TypeError(f"{op}: {name} must have a shape: {error}") from error
 
     def _input(self, op: str, x: Any) -> None:
-        self._kind(op, "x", x)
+        self.kind(op, "x", x)
         if x.dtype not in self.dtypes:
             wanted = ", ".join(map(dtype_name, self.dtypes))
             raise TypeError(f"{op}: x must be one of {wanted}, got {dtype_name(x.dtype)}")
@@ -110,7 +121,7 @@ class ArrayChecks(NamedTuple):
             )
 
     def _like_input(self, op: str, name: str, value: Any, x: Any) -> None:
-        self._kind(op, name, value)
+        self.kind(op, name, value)
         self._layout(op, name, value)
         if value.dtype != x.dtype:
             raise TypeError(
@@ -167,29 +178,29 @@ def check_feature_count(name: str, value: Any) -> None:
 
 
 def check_count(op: str, name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{op}: {name} must be >= 1, got {value}")
 
 
 def check_smoothing(op: str, smoothing: Any) -> None:
-    if isinstance(smoothing, bool) or not isinstance(smoothing, int | float):
+    if isinstance(smoothing, bool) or not isinstance(smoothing, Real):
         raise TypeError(f"{op}: label_smoothing must be a number, got {smoothing!r}")
-    if not 0 <= smoothing <= 1:
+    if not 0 <= float(smoothing) <= 1:
         raise ValueError(f"{op}: label_smoothing must be from 0 to 1, got {smoothing}")
 
 
 def check_penalty(op: str, penalty: Any) -> None:
-    if isinstance(penalty, bool) or not isinstance(penalty, int | float):
+    if isinstance(penalty, bool) or not isinstance(penalty, Real):
         raise TypeError(f"{op}: l2_penalty must be a number, got {penalty!r}")
     if not math.isfinite(penalty):
         raise ValueError(f"{op}: l2_penalty must be finite, got {penalty}")
 
 
-def check_callback(op: str, callback: Any) -> None:
+def check_callback(op: str, name: str, callback: Any) -> None:
     if callback is not None and not callable(callback):
-        raise TypeError(f"{op}: callback must be callable, got {type(callback).__name__}")
+        raise TypeError(f"{op}: {name} must be callable, got {type(callback).__name__}")
 
 
 def check_classes(op: str, classes: Any, outputs: int, ignored: int) -> None:

@@ -25,12 +25,20 @@ class Choice(NamedTuple):
     reason: str
 
 
+# What to do where a backend cannot be loaded.
+_REMEDIES = {
+    "triton": "; pip install 'twolayer_kernels[triton]'",
+    "cpu": "; installing the package builds the extension, in a clone pip install -e .",
+}
+
+
 @cache
 def _load(name: str) -> ModuleType:
     try:
         return importlib.import_module(f".backends.{name}", __package__)
-    except ModuleNotFoundError as error:
-        raise NotImplementedError(f"backend={name!r} is not available: {error}") from error
+    except ImportError as error:
+        remedy = _REMEDIES.get(name, "")
+        raise NotImplementedError(f"backend={name!r} is not available: {error}{remedy}") from error
 
 
 @cache

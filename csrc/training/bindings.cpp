@@ -77,7 +77,8 @@ Matrix<T> values_of(const View& view, DType dtype, Index rows, Index cols, const
   }
   require_matrix(view, dtype, rows, cols, name);
   const Matrix<T> m = matrix<T>(view);
-  require(m.row_stride == 1 || m.col_stride == 1 || (rows <= 1 && cols <= 1), name);
+  require(m.row_stride == 1 || m.col_stride == 1 || (rows <= 1 && cols <= 1) || rows * cols == 0,
+          name);
   return m;
 }
 

@@ -34,6 +34,8 @@ struct RmsProp {
     if (centered) {
       e.state[2] += S(take) * (e.grad - e.state[2]);
       variance -= e.state[2] * e.state[2];
+      // Of rounded states, above all of 16 bits, it may come out below 0; NaN stays.
+      variance = variance < Vec<S>{} ? Vec<S>{} : variance;
     }
     const Vec<S> direction = e.grad / (square_root<S>(variance) + S(eps));
     if (momentum != 0) {

@@ -18,6 +18,7 @@ from .steps import Told as Told
 from .steps import Training as Training
 from .steps import new_training as new_training
 from .steps import run_chunk as run_chunk
+from .steps import tell_losses as tell_losses
 from .walk import ByFunction as ByFunction
 from .walk import Held as Held
 from .walk import Schedule as Schedule

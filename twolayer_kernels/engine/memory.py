@@ -9,6 +9,8 @@ import numpy as np
 
 def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether elements of such an array may have memory in common; strides count elements."""
+    if 0 in shape:
+        return False
     reach = 1
     for stride, size in sorted((abs(b), a) for a, b in zip(shape, strides, strict=True) if a > 1):
         if stride < reach:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,16 @@ class NonFiniteLoss(FloatingPointError):
             ' smaller learning rate may help; nan="continue" goes on in spite of it'
         )
         self.step = step
+        self._loss = loss
+
+    def __reduce__(self) -> Any:  # by its arguments, which are not its message
+        return type(self), (self.step, self._loss), self.__dict__
+
+
+def tell_losses(error: BaseException, losses: Any) -> None:
+    """Puts the losses so far on what ended the run; some errors take no attributes."""
+    with suppress(AttributeError, TypeError):
+        error.losses = losses  # type: ignore[attr-defined]
 
 
 def new_training(

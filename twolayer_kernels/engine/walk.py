@@ -129,6 +129,7 @@ class Walk:
         self._callback, self._every, self._told = callback, every, told
         self._unsettled = False
         self._asked: int | None = None  # the steps taken when rates were asked for
+        self._in_whole_epochs = 0  # the steps after which the schedule has heard of an epoch's end
 
     def _next_stop(self, begin: int) -> int:
         """The step before which somebody else comes next."""
@@ -161,11 +162,6 @@ class Walk:
             finally:
                 self._settle()
             done = self._run.taken
-            if done < self._steps:
-                self._run.note()
-            if self._plan.by_epoch and done % self._source.per_epoch == 0:
-                mean = self._run.losses()[-self._source.per_epoch :].mean()
-                self._plan.epoch_ends(float(mean))
             calls = done % self._every == 0 or done == self._steps
             if self._callback is not None and calls and self._callback(done, self._run.losses()):
                 break
@@ -174,10 +170,21 @@ class Walk:
         """Leaves network, optimizer, schedule and source as after the steps taken."""
         with undisturbed():
             self._tell_plan()
-            if self._unsettled:
-                self._run.write_back()
-                self._source.give_back(self._run.taken)
+            if not self._unsettled:
+                return
+            self._run.write_back()
+            self._source.give_back(self._run.taken)
             self._unsettled = False
+            if self._run.taken < self._steps:
+                self._run.note()
+            self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        """Tells the schedule where the steps taken end an epoch."""
+        taken, per_epoch = self._run.taken, self._source.per_epoch
+        if self._plan.by_epoch and taken > self._in_whole_epochs and taken % per_epoch == 0:
+            self._in_whole_epochs = taken
+            self._plan.epoch_ends(float(self._run.losses()[-per_epoch:].mean()))
 
     def _tell_plan(self) -> None:
         """Said once more where Ctrl-C came in between: it comes to the same."""

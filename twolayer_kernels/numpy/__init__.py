@@ -7,6 +7,18 @@ affinity and control groups leave; ``set_num_threads`` changes it, and until it
 was called ``threadpoolctl`` does.
 """
 
+__all__ = [
+    "fit",
+    "get_num_threads",
+    "linear_relu",
+    "linear_relu_backward",
+    "set_num_threads",
+    "step",
+    "two_layer",
+    "two_layer_backward",
+    "two_layer_forward",
+]
+
 from .network import linear_relu as linear_relu
 from .network import linear_relu_backward as linear_relu_backward
 from .network import two_layer as two_layer

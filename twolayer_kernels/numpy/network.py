@@ -20,7 +20,7 @@ DTYPES = {
     np.dtype(np.float64): _cpu.DType.float64,
     np.dtype(np.float16): _cpu.DType.float16,
 }
-CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(DTYPES))
+CHECKS = ArrayChecks(np.ndarray, "numpy.ndarray", tuple(DTYPES), refused=(np.ma.MaskedArray,))
 
 
 def regular(array: Array) -> Array:

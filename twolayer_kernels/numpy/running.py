@@ -33,6 +33,15 @@ def _check_state(
     optimizer: str, options: dict[str, Any], parameters: tuple[Array | None, ...], state: State
 ) -> set[str]:
     """The names of what the state holds, if it is one of this optimizer's for these parameters."""
+    if not isinstance(state, dict):
+        raise TypeError(f"fit: state must be a dict, got {type(state).__name__}")
+    for key, kept in state.items():
+        if not isinstance(kept, np.ndarray) and key != "step":
+            raise TypeError(
+                f"fit: state[{key!r}] must be a numpy.ndarray, got {type(kept).__name__}"
+            )
+    if np.ndim(state.get("step", 0)) or not 0 <= int(state.get("step", 0)) < 2**62:
+        raise ValueError(f"fit: state['step'] must count steps, got {state['step']}")
     possible = _states(optimizer, {**options, "momentum": 1.0, "centered": True, "amsgrad": True})
     likes = {
         f"{name}.{key}": array
@@ -62,7 +71,7 @@ class _Place:
             raise ValueError(f"fit: {name} is trained in place and must be writeable")
         self.original = array
         fits = array.flags.aligned and array.flags.forc  # states are laid out likewise
-        self.used = array if fits else np.ascontiguousarray(array)
+        self.used = array if fits else array.copy()
 
     def read(self) -> None:
         if self.used is not self.original:
@@ -87,11 +96,12 @@ class Run:
         stop_at_nonfinite: bool,
     ) -> None:
         self._options, self._state, self._stop = options, state, stop_at_nonfinite
+        self._new: State = {}  # what becomes the state's with the first step
         self._places: list[_Place] = []
         movers: list[Mover | None] = []
         used: list[Array | None] = []
-        self._before = int(state.get("step", 0))
         known = _check_state(optimizer, options, parameters, state)
+        self._before = int(state.get("step", 0))
         told = {key: value for key, value in options.items() if key != "betas"}
         if "betas" in options:
             told["beta1"], told["beta2"] = options["betas"]
@@ -119,13 +129,17 @@ class Run:
     def _state_of(self, key: str, like: Array) -> Array:
         """The state's array, made with zeros where it is not there yet."""
         kept = self._state.get(key)
-        if kept is None:
-            kept = self._state[key] = np.zeros_like(like)
-        if kept.strides != like.strides or not kept.flags.writeable:
-            moved = self._state[key] = np.empty_like(like)
-            moved[...] = kept
-            kept = moved
-        return kept
+        if (
+            kept is not None
+            and kept.strides == like.strides
+            and kept.flags.aligned
+            and kept.flags.writeable
+        ):
+            return kept
+        used = self._new[key] = np.zeros_like(like)
+        if kept is not None:
+            used[...] = kept
+        return used
 
     @property
     def taken(self) -> int:
@@ -157,6 +171,10 @@ class Run:
     def note(self) -> None: ...
 
     def write_back(self) -> None:
+        if self.taken == 0:
+            return
         for place in self._places:
             place.write_back()
+        self._state.update(self._new)
+        self._new = {}
         self._state["step"] = np.array(self._before + self.taken)

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 try:
     import sklearn  # noqa: F401
 except ModuleNotFoundError as error:
+    if error.name != "sklearn":  # something that scikit-learn needs
+        raise
     raise ModuleNotFoundError(
         "twolayer_kernels.sklearn needs scikit-learn: pip install 'twolayer_kernels[sklearn]'",
         name=error.name,

@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from .. import checks
-from ..engine import Batches, Chunk, Held, NonFiniteLoss, Samples, Source, Walk
+from ..engine import Batches, Chunk, Held, NonFiniteLoss, Samples, Source, Walk, tell_losses
 from . import losses as known_losses
 from .data import draw_from, samples_of
+from .forked import on_own_thread
 from .networks import WRITE_THE_LOOP, network_of
 from .optimizers import BY_NAME, Movers
 from .progress import Bar
@@ -44,6 +45,7 @@ def _optimizer_of(
     return BY_NAME[optimizer](model.parameters(), **arguments)
 
 
+@on_own_thread()
 def fit(
     model: nn.Module,
     x: Any,
@@ -141,7 +143,7 @@ def fit(
             checks.check_count("fit", name, value)
     if nan not in ("stop", "continue"):
         raise ValueError(f"fit: nan must be 'stop' or 'continue', got {nan!r}")
-    checks.check_callback("fit", callback)
+    checks.check_callback("fit", "callback", callback)
     checks.check_penalty("fit", l2_penalty)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"fit: generator must be a torch.Generator, got {type(generator).__name__}")
@@ -178,8 +180,7 @@ def fit(
         try:
             Walk(run, plan, source, steps, callback, every, told).go()
         except BaseException as error:
-            seen = isinstance(error, NonFiniteLoss)
-            error.losses = run.losses(seen)  # type: ignore[attr-defined]
+            tell_losses(error, run.losses(isinstance(error, NonFiniteLoss)))
             raise
     return run.losses()
 

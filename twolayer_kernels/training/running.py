@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import engine
 from ..engine import Chunk, Reals, Samples, Told
+from .forked import num_threads
 from .losses import Loss
 from .networks import Network
 from .optimizers import Mover, Movers
@@ -135,7 +136,7 @@ class Run:
                 steps = 0 if mover is None else mover.steps + self._before - self._at_set_up
                 movers.append(None if told is None else {**told, "steps": steps})
             self._training = engine.new_training(
-                torch.get_num_threads(),
+                num_threads(),
                 self._parameters,
                 batch,
                 self.movers.name,
