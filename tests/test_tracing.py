@@ -433,3 +433,36 @@ def test_compiled_autograd(pair, x):
         results.append([p.grad for p in model.parameters()])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def _fused_sequential():
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    assert [site.fused for site in fuse(model)] == [True]
+    return model
+
+
+SCRIPTED = {
+    "two_layer": lambda: FusedTwoLayer(3, 5, 2),
+    "no_bias": lambda: FusedTwoLayer(3, 5, 2, bias=False),
+    "linear_relu": lambda: FusedLinearReLU(3, 5),
+    "fused": _fused_sequential,
+    "inside": lambda: nn.Sequential(FusedTwoLayer(3, 5, 2), nn.Tanh(), FusedLinearReLU(2, 3)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", SCRIPTED)
+def test_a_script_needs_nothing_of_ours(kind, tmp_path):
+    torch.manual_seed(0)
+    model = SCRIPTED[kind]()
+    torch.jit.script(model).save(tmp_path / "model.pt")
+    loaded = torch.jit.load(tmp_path / "model.pt")
+    kinds = {node.kind().partition(":")[0] for node in loaded.inlined_graph.nodes()}
+    assert kinds <= {"aten", "prim"}
+    x = torch.randn(7, 3)
+    gradients = []
+    for network in (model, loaded):
+        y = network(x)
+        gradients.append([y.detach(), *torch.autograd.grad(y.sum(), list(network.parameters()))])
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected)

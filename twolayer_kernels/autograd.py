@@ -72,19 +72,29 @@ def _only_needed(gradients: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tupl
 
 def _of_dtype(p: Tensor, like: Tensor) -> Tensor:
     """A parameter whose values are not used, in the dtype that it had."""
-    return p if p.dtype is like.dtype else like.new_empty(()).expand(p.shape)
+    return p if p.dtype is like.dtype else operations.without_values(like, *p.shape)
 
 
 class LinearReLU(torch.autograd.Function):
-    """``a = relu(x w^T + b)`` for ``x`` of two dimensions.
+    """``a = relu(x w^T + b)`` for ``x`` of two dimensions; ``a`` in the shape that is asked for.
 
-    Saved are the result and, of ``x`` and the weight, what a gradient uses.
+    Saved are the result and, of ``x`` and the weight, what a gradient uses. The result is saved
+    as it is handed out: what changes it in place is seen.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, backend: ModuleType) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w: Tensor,
+        b: Tensor | None,
+        backend: ModuleType,
+        shape: tuple[int, ...] | None,
+    ) -> Tensor:
         needs = ctx.needs_input_grad
         a: Tensor = backend.linear_relu_forward(x, w, b)
+        if shape is not None:
+            a = operations.no_view(a, shape)
         # A weight's detached self keeps the memory that it has: assigning to its .data gives it
         # other memory, which no version tells.
         ctx.save_for_backward(x if needs[1] else None, w.detach() if needs[0] else None, a)
@@ -95,33 +105,36 @@ class LinearReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_a: Tensor | None) -> tuple[Gradient, ...]:
         if grad_a is None:
-            return (None,) * 4
+            return (None,) * 5
         x, value, a = ctx.saved_tensors
         needs = ctx.needs_input_grad[:3]
         backend, own_w = ctx.call
+        if a.dim() != 2:
+            rows = a.shape[:-1].numel(), a.shape[-1]
+            a, grad_a = a.reshape(rows), grad_a.reshape(rows)
         w = _of_dtype(own_w, a) if value is None else value
-        if x is None:  # its values are not used
-            x = w.new_empty(()).expand(a.shape[0], w.shape[1])
+        if x is None:
+            x = operations.without_values(w, a.shape[0], w.shape[1])
         way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_a, x, w, a)
         if way is Way.DIRECT:
             try:
-                return (*backend.linear_relu_backward(grad_a, x, w, a, needs), None)
+                return (*backend.linear_relu_backward(grad_a, x, w, a, needs), None, None)
             except Exception:
                 if transparency.why_without_memory(grad_a, x, w, a) is None:
                     raise
         elif way is Way.OPERATORS:
             gradients = ops.linear_relu_backward(grad_a, x, w, a, list(needs), _name(backend))
-            return (*_only_needed(gradients, needs), None)
+            return (*_only_needed(gradients, needs), None, None)
         if torch.is_grad_enabled() and needs[0]:
             w = operations.with_values(own_w, value, needs[1])
-        return (*operations.linear_relu_gradients(grad_a, x, w, a, needs), None)
+        return (*operations.linear_relu_gradients(grad_a, x, w, a, needs), None, None)
 
 
 class TwoLayer(torch.autograd.Function):
     """``y = relu(x w1^T + b1) w2^T + b2`` for ``x`` of two dimensions.
 
-    Saved are ``x`` and the activation (``x`` alone with ``recompute``), and those
-    parameters whose values a gradient uses. ``x`` is not kept where none uses it.
+    Saved are the activation (not with ``recompute``), and of ``x`` and the parameters those whose
+    values a gradient uses: others may be freed or changed, as in the plain network.
     """
 
     @staticmethod
@@ -137,18 +150,19 @@ class TwoLayer(torch.autograd.Function):
     ) -> Tensor:
         needs = ctx.needs_input_grad
         first_layer = needs[0] or needs[1] or needs[3]
-        keep = not recompute and (first_layer or needs[2])
+        a_is_used = first_layer or needs[2]
+        again = recompute and a_is_used
         y: Tensor
-        y, a = backend.two_layer_forward(x, w1, w2, b1, b2, keep)
-        x_is_used = first_layer or (recompute and needs[2])
+        y, a = backend.two_layer_forward(x, w1, w2, b1, b2, a_is_used and not recompute)
         # As in LinearReLU.
         ctx.save_for_backward(
-            x if x_is_used else None,
-            w1.detach() if needs[0] or recompute else None,
+            x if needs[1] or again else None,
+            w1.detach() if needs[0] or again else None,
             w2.detach() if first_layer else None,
-            b1.detach() if recompute and b1 is not None else None,
+            b1.detach() if again and b1 is not None else None,
             a,
         )
+        ctx.place = operations.place_of(x) if needs[0] and not needs[1] and not again else None
         ctx.set_materialize_grads(False)
         ctx.call = backend, w1, w2, b1
         return y
@@ -157,13 +171,15 @@ class TwoLayer(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None) -> tuple[Gradient, ...]:
         if grad_y is None:
             return (None,) * 7
-        x, value1, value2, b1, a = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:5]
+        a_is_used = any(needs[:4])
+        # What was saved is freed by a backward, which is no error where nothing was.
+        x, value1, value2, b1, a = ctx.saved_tensors if a_is_used else (None,) * 5
         backend, own1, own2, own_b1 = ctx.call
         w1 = own1 if value1 is None else value1
         w2 = own2 if value2 is None else value2
         if w1.dtype is not grad_y.dtype or w2.dtype is not grad_y.dtype:
             w1, w2 = _of_dtype(w1, grad_y), _of_dtype(w2, grad_y)
-        needs = ctx.needs_input_grad[:5]
         way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_y, x, w1, w2, b1, a)
         if way is Way.DIRECT:
             try:
@@ -176,21 +192,22 @@ class TwoLayer(torch.autograd.Function):
             except Exception:
                 if transparency.why_without_memory(grad_y, x, w1, w2, b1, a) is None:
                     raise
-        elif way is Way.OPERATORS and x is not None:
+        elif way is Way.OPERATORS and a_is_used:
+            if x is None:
+                x = operations.without_values(grad_y, grad_y.shape[0], w1.shape[1])
             gradients = ops.two_layer_backward(
                 grad_y, x, w1, w2, b1, a, list(needs), _name(backend)
             )
             return (*_only_needed(gradients, needs), None, None)
-        if a is None and x is not None:
+        if a is None and a_is_used:
+            assert x is not None
             with torch.no_grad():
                 forward = operations.linear_relu
                 if unseen(x, w1, b1):
                     forward = backend.linear_relu_forward
                 a = forward(x, w1, b1)
-        if torch.is_grad_enabled() and x is not None:
-            x = x if needs[0] else x.detach()
-            w1 = operations.with_values(own1, value1, needs[1])
-            w2 = operations.with_values(own2, value2, needs[2])
-            b1 = operations.with_values(own_b1, b1, needs[3])
-            a = operations.connected_activation(x, w1, b1, a)
+        if torch.is_grad_enabled() and a is not None:
+            x, w1, w2, a = operations.connected(
+                (x, ctx.place), (own1, value1), (own2, value2), (own_b1, b1), a, needs
+            )
         return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, needs), None, None)

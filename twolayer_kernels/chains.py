@@ -6,13 +6,13 @@ The first linear layer becomes a :class:`FusedFirst`, the second a :class:`Fused
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from . import functional
-from .transparency import has_own_forward, is_observed, why_called
+from .transparency import has_own_forward, is_observed, is_scripting, why_called
 
 DROPOUTS = (nn.Dropout,)
 _RELU, _RELU_FORWARD = nn.functional.relu, nn.ReLU.forward
@@ -107,6 +107,12 @@ class Chain:
             return f"{name_between} has hooks"
         return why_called({name1: linear1, name2: linear2}, (FusedFirst, FusedSecond))
 
+    def run(self, input: Tensor) -> Tensor:
+        first, second = self.linear1, self.linear2
+        w1, b1 = first.weight, first.bias
+        w2, b2 = second.weight, second.bias
+        return functional.two_layer(input, w1, w2, b1, b2, **self.options)
+
     def _are_in_their_places(self) -> bool:
         """Whether the parent has each of these once, a Sequential in a row."""
         modules = self.parent._modules
@@ -122,16 +128,18 @@ class Chain:
 class FusedFirst(nn.Linear):
     """A linear layer that computes the two layers that it begins; made by :func:`fuse`."""
 
-    _chain: Chain
+    if TYPE_CHECKING:  # torch.jit.script would want to know what it is
+        _chain: Chain
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return nn.functional.linear(input, self.weight, self.bias)
         chain = self._chain
         if not chain.runs_fused(self, input):
             return super().forward(input)
-        second = chain.linear2
-        w1, b1 = self.weight, self.bias
-        w2, b2 = second.weight, second.bias
-        return functional.two_layer(input, w1, w2, b1, b2, **chain.options)
+        return chain.run(input)
+
+    __jit_unused_properties__: ClassVar = ["backend"]
 
     @property
     def backend(self) -> str | None:
@@ -142,17 +150,21 @@ class FusedFirst(nn.Linear):
 class FusedSecond(nn.Linear):
     """A linear layer whose work the first one has done; made by :func:`fuse`."""
 
-    _chain: Chain
+    if TYPE_CHECKING:
+        _chain: Chain
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return nn.functional.linear(input, self.weight, self.bias)
         return input if self._chain.runs_fused(self, input) else super().forward(input)
 
 
 class FusedActivation(nn.ReLU):
     """The ReLU between the two; made by :func:`fuse`."""
 
-    _chain: Chain
-    original: Any
+    if TYPE_CHECKING:
+        _chain: Chain
+        original: Any
 
     def __init__(self, chain: Chain, original: Any) -> None:
         super().__init__(inplace=getattr(original, "inplace", False))
@@ -161,6 +173,8 @@ class FusedActivation(nn.ReLU):
         self.__dict__["original"] = original
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return nn.functional.relu(input, inplace=self.inplace)
         if self._chain.runs_fused(self, input):
             return input
         if not isinstance(input, Tensor):  # a tracer would look for the original among the modules

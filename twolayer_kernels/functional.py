@@ -22,7 +22,6 @@ flops.register()
 
 # Of no device in particular: a quarter of the cost of asking for one.
 _is_any_autocast_enabled = torch._C._is_any_autocast_enabled
-_unsafe_view = torch.ops.aten._unsafe_view.default
 
 _CHECKS = ArrayChecks(
     Tensor,
@@ -176,13 +175,7 @@ def _two_layer(
         return y
     shape = *x.shape[:-1], w2.shape[0]
     # As in torch: of addmm's result a view, else none.
-    return _no_view(y, shape) if b2 is None else y.reshape(shape)
-
-
-def _no_view(y: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A result of ours in another shape, which nobody holds but the caller."""
-    other: Tensor = _unsafe_view(y, shape)
-    return other
+    return operations.no_view(y, shape) if b2 is None else y.reshape(shape)
 
 
 def _needs_graph(*tensors: Tensor | None) -> bool:
@@ -358,16 +351,19 @@ def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) ->
         _CHECKS.linear_relu(x, w, b)
         if dispatch.is_torchs_own(chosen):
             return operations.linear_relu(*given)
-    x2d = x if x.dim() == 2 else x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    x2d, shape = x, None
+    if x.dim() != 2:
+        x2d = x.reshape(x.shape[:-1].numel(), x.shape[-1])
+        shape = (*x.shape[:-1], w.shape[0])
     if torch.is_grad_enabled() and (
         x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)
     ):
         a: Tensor = autograd.LinearReLU.apply(  # type: ignore[no-untyped-call]
-            x2d, w, b, chosen
+            x2d, w, b, chosen, shape
         )
-    else:
-        a = chosen.linear_relu_forward(x2d, w, b)
-    return a if x.dim() == 2 else _no_view(a, (*x.shape[:-1], w.shape[0]))
+        return a
+    a = chosen.linear_relu_forward(x2d, w, b)
+    return a if shape is None else operations.no_view(a, shape)
 
 
 _TWO_LAYER = _Operation(

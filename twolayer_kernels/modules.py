@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checks, functional, transparency
-from .transparency import plain_parameters
+from .transparency import is_scripting, plain_parameters
 
 
 def _is_sharded(*layers: Any) -> bool:
@@ -211,6 +211,8 @@ class FusedTwoLayer(nn.Module):
         return self.linear2.out_features
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_scripting():
+            return self.linear2(torch.relu(self.linear1(x)))  # type: ignore[no-any-return]
         if not torch.compiler.is_dynamo_compiling():
             modules: Any = self._modules
             # What a call nearly always finds; None sends it to look in Python, much slower.
@@ -263,6 +265,8 @@ class FusedLinearReLU(nn.Linear):
         self.backend = backend
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return torch.relu(nn.functional.linear(input, self.weight, self.bias))
         return functional.linear_relu(input, self.weight, self.bias, backend=self.backend)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import transparency
+
 Gradient = Tensor | None
+_unsafe_view = torch.ops.aten._unsafe_view.default
 
 
 def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -23,17 +26,23 @@ def two_layer(x: Tensor, w1: Tensor, w2: Tensor, b1: Tensor | None, b2: Tensor |
     return F.linear(linear_relu(x, w1, b1), w2, b2)
 
 
+def no_view(y: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A result of ours in another shape, which nobody holds but the caller."""
+    other: Tensor = _unsafe_view(y, shape)
+    return other
+
+
 def _masked(grad: Tensor, a: Tensor) -> Tensor:
     """``grad * (a > 0)`` with the gradient of a NaN passing, as in ``torch.relu``."""
     return torch.where(a.detach() <= 0, 0, grad)
 
 
 def _linear_gradients(
-    dh: Tensor, x: Tensor, w: Tensor, needs: tuple[bool, bool, bool]
+    dh: Tensor, x: Tensor | None, w: Tensor, needs: tuple[bool, bool, bool]
 ) -> tuple[Gradient, Gradient, Gradient]:
     return (
         dh @ w if needs[0] else None,
-        dh.T @ x if needs[1] else None,
+        None if x is None or not needs[1] else dh.T @ x,
         dh.sum(0) if needs[2] else None,
     )
 
@@ -63,13 +72,20 @@ class _Activation(torch.autograd.Function):
         return (*linear_relu_gradients(grad_a, x, w, a, ctx.needs_input_grad[:3]), None)
 
 
-def connected_activation(x: Tensor, w: Tensor, b: Tensor | None, a: Tensor) -> Tensor:
+def connected_activation(
+    x: Tensor, w: Tensor, b: Tensor | None, a: Tensor, *, x_is_known: bool = True
+) -> Tensor:
     """``a``, differentiable by the ``x``, ``w`` and ``b`` that it was computed from.
 
     These may have changed since: of their values only those are used that a gradient of ``a`` uses.
+    Without ``x_is_known`` its values are zeros, and w wants no gradient.
     """
     if torch.compiler.is_dynamo_compiling() or torch._C._are_functorch_transforms_active():
-        return linear_relu(x, w, b)  # where a Function of ours cannot be
+        # Where a Function of ours cannot be.
+        if x_is_known:
+            return linear_relu(x, w, b)
+        h = F.linear(x, w, b)
+        return a.detach() + _masked(h - h.detach(), a)
     known: Tensor = _Activation.apply(x, w, b, a)  # type: ignore[no-untyped-call]
     return known
 
@@ -86,6 +102,28 @@ class _Former(torch.autograd.Function):
         return grad, None
 
 
+def without_values(like: Tensor, *shape: int) -> Tensor:
+    """In the place of a tensor of this shape whose values nobody uses; it takes no memory."""
+    return like.new_zeros(()).expand(shape)
+
+
+class _Place(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return without_values(x, *x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def place_of(x: Tensor) -> Tensor:
+    """Where ``x`` is in the graph now, without its values: these may be freed or changed."""
+    with torch.enable_grad():
+        place: Tensor = _Place.apply(x)  # type: ignore[no-untyped-call]
+    return place
+
+
 def with_values(p: Any, value: Tensor | None, needed: bool) -> Any:
     """A parameter for gradients that are to be differentiated: itself if it wanted a gradient.
 
@@ -98,9 +136,38 @@ def with_values(p: Any, value: Tensor | None, needed: bool) -> Any:
         return p if needed else p.detach()
     if not needed:
         return value
+    if value is p or any(transparency.is_stand_in(type(t)) for t in (p, value)):  # as it was saved
+        return p
     if p.data_ptr() == value.data_ptr() and p.dtype == value.dtype:
         return p
     return _Former.apply(p, value)  # type: ignore[no-untyped-call]
+
+
+Pair = tuple[Any, Tensor | None]
+
+
+def connected(
+    x: tuple[Tensor | None, Tensor | None],
+    first: Pair,
+    second: Pair,
+    bias: Pair,
+    a: Tensor,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor, Any, Any, Tensor]:
+    """``x``, ``w1``, ``w2`` and the activation, for gradients that are to be differentiated.
+
+    Args:
+        x: as it was saved, and its :func:`place_of`; ``None`` each where it is not there.
+        first, second, bias: w1, w2 and b1, and what was saved of them; as in :func:`with_values`.
+    """
+    w1, w2 = with_values(*first, needs[1]), with_values(*second, needs[2])
+    b1 = with_values(*bias, needs[3])
+    saved, place = x
+    if saved is not None:
+        known = saved if needs[0] else saved.detach()
+    else:
+        known = without_values(a, a.shape[0], w1.shape[1]) if place is None else place
+    return known, w1, w2, connected_activation(known, w1, b1, a, x_is_known=saved is not None)
 
 
 def two_layer_gradients(
@@ -108,17 +175,19 @@ def two_layer_gradients(
     x: Tensor | None,
     w1: Tensor,
     w2: Tensor,
-    a: Tensor,
+    a: Tensor | None,
     needs: tuple[bool, bool, bool, bool, bool],
 ) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
-    """Of x, w1, w2, b1 and b2, for ``x`` of two dimensions.
+    """Of x, w1, w2, b1 and b2, for ``x`` of two dimensions; what no gradient uses may be ``None``.
 
     For derivatives of these, ``a`` must be connected to what it was computed from: see
     :func:`connected_activation`.
     """
-    grad_w2 = grad_y.T @ a if needs[2] else None
     grad_b2 = grad_y.sum(0) if needs[4] else None
-    if x is None or not (needs[0] or needs[1] or needs[3]):
+    if a is None:
+        return None, None, None, None, grad_b2
+    grad_w2 = grad_y.T @ a if needs[2] else None
+    if not (needs[0] or needs[1] or needs[3]):
         return None, None, grad_w2, None, grad_b2
     dh = _masked(grad_y @ w2, a)
     grad_x, grad_w1, grad_b1 = _linear_gradients(dh, x, w1, (needs[0], needs[1], needs[3]))

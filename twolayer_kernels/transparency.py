@@ -24,6 +24,10 @@ except ImportError:  # the other backends work without the extension
     _cpu = None  # type: ignore[assignment]
 
 
+# Whether torch.jit.script reads on: no class or option of ours is known to it.
+is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
+
+
 class Way(Enum):
     """How a call is computed."""
 
@@ -238,6 +242,8 @@ def way_of_call(*arguments: object, backend: str | None = None) -> tuple[Way, st
     for kind in kinds:
         if is_stand_in(kind):
             return Way.OPERATORS, f"an argument is a {kind.__name__}"
+    if torch._ops._len_torch_dispatch_stack_pre_dispatch():  # type: ignore[no-untyped-call]
+        return Way.OPERATORS, "a tracer is looking before autograd"
     modes = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
     if modes:
         names = ", ".join(type(mode).__name__ for mode in modes)
