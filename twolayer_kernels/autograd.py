@@ -162,9 +162,9 @@ class TwoLayer(torch.autograd.Function):
             b1.detach() if again and b1 is not None else None,
             a,
         )
-        ctx.place = operations.place_of(x) if needs[0] and not needs[1] and not again else None
         ctx.set_materialize_grads(False)
-        ctx.call = backend, w1, w2, b1
+        place = operations.place_of(x) if needs[0] and not needs[1] and not again else None
+        ctx.call = backend, place, w1, w2, b1
         return y
 
     @staticmethod
@@ -172,10 +172,10 @@ class TwoLayer(torch.autograd.Function):
         if grad_y is None:
             return (None,) * 7
         needs = ctx.needs_input_grad[:5]
-        a_is_used = any(needs[:4])
+        a_is_used = needs[0] or needs[1] or needs[2] or needs[3]
         # What was saved is freed by a backward, which is no error where nothing was.
         x, value1, value2, b1, a = ctx.saved_tensors if a_is_used else (None,) * 5
-        backend, own1, own2, own_b1 = ctx.call
+        backend, place, own1, own2, own_b1 = ctx.call
         w1 = own1 if value1 is None else value1
         w2 = own2 if value2 is None else value2
         if w1.dtype is not grad_y.dtype or w2.dtype is not grad_y.dtype:
@@ -208,6 +208,6 @@ class TwoLayer(torch.autograd.Function):
                 a = forward(x, w1, b1)
         if torch.is_grad_enabled() and a is not None:
             x, w1, w2, a = operations.connected(
-                (x, ctx.place), (own1, value1), (own2, value2), (own_b1, b1), a, needs
+                (x, place), (own1, value1), (own2, value2), (own_b1, b1), a, needs
             )
         return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, needs), None, None)
