@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WHOLE_PROGRAMS = [
     ROOT / "README.md",
     ROOT / "docs" / "fit.md",
+    ROOT / "docs" / "numpy.md",
     ROOT / "docs" / "tables.md",
     ROOT / "docs" / "sklearn.md",
     *sorted((ROOT / "docs" / "pytorch").glob("*.md")),
@@ -41,3 +43,20 @@ def test_links_to_files_lead_somewhere():
         text = re.sub(r"`[^`]*`", "", page.read_text())
         for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", text):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+
+
+@pytest.mark.parametrize("module", ["", ".numpy", ".sklearn"])
+def test_the_reference_names_everything_public(module):
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    module = importlib.import_module(f"twolayer_kernels{module}")
+    public = set(module.__all__) - {"__version__"}
+    assert {name for name in public if not re.search(rf"\b{name}\b", reference)} == set()
+
+
+def test_the_reference_names_all_environment_variables():
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    sources = [ROOT / "setup.py", *ROOT.glob("csrc/*.cpp"), *ROOT.glob("twolayer_kernels/**/*.py")]
+    used = {
+        name for path in sources for name in re.findall(r"\bTWOLAYER_[A-Z_]+\b", path.read_text())
+    }
+    assert used == set(re.findall(r"`(TWOLAYER_[A-Z_]+)`", reference))

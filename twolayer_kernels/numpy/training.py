@@ -85,15 +85,17 @@ def fit(
             as further keyword arguments.
         loss: ``"mse_sum"``, ``"mse_mean"``, ``"cross_entropy"`` or ``"bce_with_logits"``.
         loss_options: ``class_weight`` (a number for each output), ``label_smoothing`` and
-            ``ignore_index`` for ``"cross_entropy"``, ``pos_weight`` for ``"bce_with_logits"``.
+            ``ignore_index`` for ``"cross_entropy"``, ``pos_weight`` (a number, or one for each
+            output) for ``"bce_with_logits"``; ``mean=False`` sums these two.
         batch_size: samples of a step, fewer in the last of an epoch; ``None`` takes all of them.
-        shuffle: whether each epoch takes the samples in the order of ``rng.permutation``.
+        shuffle: whether each epoch takes the samples in the order of ``rng.permutation``; nothing
+            is drawn where ``batch_size`` is ``None``.
         rng: ``None`` is a new ``np.random.default_rng()``.
         sample_weight, schedule, callback, callback_every, nan, l2_penalty: as for
             :func:`twolayer_kernels.fit`, on arrays; a callback may change these and the state's
             in place.
         state: the optimizer's arrays and its count of steps, filled where it is empty and carried
-            on where it is not; ``None`` begins anew and forgets.
+            on where it is not; ``None`` begins anew and forgets. Its keys: docs/numpy.md.
 
     Returns:
         The loss of each step, float64, ``(steps,)``.
@@ -101,6 +103,8 @@ def fit(
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, shape or value; nothing is written.
         FloatingPointError: a loss is no finite number; the weights are as before that step.
+        KeyboardInterrupt: between two steps. This, and whatever a callback or schedule raises,
+            leaves weights and state after a whole step, with the losses so far as its ``losses``.
 
     Example:
         >>> import numpy as np

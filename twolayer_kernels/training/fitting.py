@@ -93,12 +93,14 @@ def fit(
             read.
         batch_size: samples of a step, fewer in the last of an epoch; ``None`` takes all of them.
         shuffle: whether each epoch takes the samples in the order of
-            ``torch.randperm(samples, generator=generator)``.
+            ``torch.randperm(samples, generator=generator)``; nothing is drawn where
+            ``batch_size`` is ``None``, as the order of one batch changes rounding alone.
         generator: ``None`` is torch's default one.
         sample_weight: ``(samples,)``: multiplies each sample's loss; a mean is then divided by the
             sum of the weights.
         schedule: a scheduler of the given optimizer, or a function of the step, from 0 on, that
-            returns the learning rate; asked for many steps ahead, so it must not look at the model.
+            returns the learning rate of all groups, whose own ``lr`` stays; asked for many steps
+            ahead, so it must not look at the model.
         schedule_per: whether a scheduler is stepped after each ``"step"``, where it may change
             learning rates, momenta and first betas, or each ``"epoch"``.
         callback: called as ``callback(steps_done, losses_so_far)`` with the model as it is then;
