@@ -75,6 +75,9 @@ class BuildExt(build_ext):
             compile_one(obj, src, ext, cc_args, flags, pp_opts)
 
         flags = openmp_flags(self.compiles, os.environ.get("TWOLAYER_OPENMP", "1") != "0")
+        sanitizers = os.environ.get("TWOLAYER_SANITIZE")
+        if sanitizers:  # less optimized: its reports are to name the line
+            flags += [f"-fsanitize={sanitizers}", "-O1", "-g", "-fno-sanitize-recover"]
         for extension in self.extensions:
             extension.extra_compile_args += flags
             extension.extra_link_args += flags
