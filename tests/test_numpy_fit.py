@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -313,7 +315,8 @@ BAD_OPTIONS = {
     "no optimizer": (TypeError, "optimizer must be a str, got NoneType", {"optimizer": None}),
     "no loss": (TypeError, "loss must be a str, got dict", {"loss": {}}),
     "loss options": (TypeError, "loss_options must be a dict", {"loss_options": ["mean"]}),
-    "beyond float64": (ValueError, "lr must be a number that float64 holds", {"lr": 10**400}),
+    "beyond float64": (TypeError, "lr must be a number, got 1000", {"lr": 10**400}),
+    "penalty beyond": (TypeError, "l2_penalty must be a number", {"l2_penalty": 10**400}),
     "pos_weight": (
         ValueError,
         r"pos_weight must have shape \(2,\), got \(3,\)",
@@ -341,6 +344,9 @@ BAD_OPTIONS = {
         {"state": {"w1.momentum_buffer": [1]}},
     ),
     "steps below 0": (ValueError, "'step'.* must count steps, got -5", {"state": {"step": -5}}),
+    "half steps": (ValueError, "must count steps, got 2.5", {"state": {"step": 2.5}}),
+    "no step": (ValueError, "must count steps, got nan", {"state": {"step": float("nan")}}),
+    "words": (ValueError, "must count steps, got 'a'", {"state": {"step": "a"}}),
     "state": (
         ValueError,
         "state holds w1.exp_avg, which is nothing of sgd's",
@@ -450,7 +456,21 @@ def test_one_positive_weight_is_all_outputs():
 
 def test_numbers_of_numpys_types():
     x, y, w1, w2 = data()
-    fit(x, y, w1, w2, steps=np.int64(2), batch_size=np.int32(3), l2_penalty=np.float32(0.1))
+    options = {"batch_size": np.uint8(3), "l2_penalty": np.float32(0.1)}
+    options |= {"callback": lambda *_: None, "callback_every": np.int8(100)}
+    losses = fit(x, y, w1, w2, lr=1e-4, epochs=np.uint8(200), **options)
+    assert len(losses) == 400  # a sum of two int8 would have wrapped
+
+
+@pytest.mark.parametrize("number", [1, np.float16(1), Fraction(1)])
+def test_a_schedule_beside_options_of_any_type(number):
+    """Its rates were rounded to these, to 0."""
+    found = []
+    for lr in (number, 1.0):
+        x, y, w1, w2 = data()
+        options = {"schedule": lambda step: 1.2345e-4 * step, "momentum": lr * 0}
+        found.append(fit(x, y, w1, w2, lr=lr, steps=5, **options))
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_step_refuses_what_is_for_many():

@@ -177,22 +177,37 @@ def check_feature_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be >= 0, got {value}")
 
 
-def check_count(op: str, name: str, value: Any) -> None:
+def check_count(op: str, name: str, value: Any) -> int | None:
+    """A count as Python's int, in which sums do not wrap; ``None`` stays."""
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{op}: {name} must be >= 1, got {value}")
+    return int(value)
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a number that float64 holds."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def check_smoothing(op: str, smoothing: Any) -> None:
-    if isinstance(smoothing, bool) or not isinstance(smoothing, Real):
+    if not is_real(smoothing):
         raise TypeError(f"{op}: label_smoothing must be a number, got {smoothing!r}")
     if not 0 <= float(smoothing) <= 1:
         raise ValueError(f"{op}: label_smoothing must be from 0 to 1, got {smoothing}")
 
 
 def check_penalty(op: str, penalty: Any) -> None:
-    if isinstance(penalty, bool) or not isinstance(penalty, Real):
+    if not is_real(penalty):
         raise TypeError(f"{op}: l2_penalty must be a number, got {penalty!r}")
     if not math.isfinite(penalty):
         raise ValueError(f"{op}: l2_penalty must be finite, got {penalty}")

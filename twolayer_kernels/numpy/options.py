@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -115,10 +114,8 @@ def check_options(optimizer: str, options: dict[str, Any]) -> None:
         if name == "betas" and (not isinstance(value, tuple | list) or len(value) != 2):
             raise TypeError(f"fit: betas must be two numbers, got {value!r}")
         for number in value if name == "betas" else (value,):
-            if isinstance(number, bool) or not isinstance(number, Real):
+            if not checks.is_real(number):
                 raise TypeError(f"fit: {name} must be a number, got {number!r}")
-            if isinstance(number, int) and abs(number) > sys.float_info.max:
-                raise ValueError(f"fit: {name} must be a number that float64 holds")
             least = -math.inf if name == "dampening" else 0.0
             if not least <= float(number) or (name == "betas" and float(number) >= 1):
                 allowed = "from 0 to below 1" if name == "betas" else "at least 0"
@@ -164,7 +161,11 @@ def _for_outputs(name: str, given: Any, outputs: int, dtype: Any) -> Array:
 
 def check_memory(samples: Samples, parameters: dict[str, Array | None], state: State) -> None:
     """What is trained shares memory with nothing that is read, nor with itself."""
-    kept = {f"state[{key!r}]": array for key, array in state.items() if key != "step"}
+    kept = {  # those that cannot be written are carried on in copies
+        f"state[{key!r}]": array
+        for key, array in state.items()
+        if key != "step" and array.flags.writeable
+    }
     seen = {"x": samples.x, "y": samples.target, "sample_weight": samples.weight}
     for name, array in {**parameters, **kept}.items():
         if array is None:

@@ -40,8 +40,9 @@ def _check_state(
             raise TypeError(
                 f"fit: state[{key!r}] must be a numpy.ndarray, got {type(kept).__name__}"
             )
-    if np.ndim(state.get("step", 0)) or not 0 <= int(state.get("step", 0)) < 2**62:
-        raise ValueError(f"fit: state['step'] must count steps, got {state['step']}")
+    step = np.asarray(state.get("step", 0))
+    if step.ndim or step.dtype.kind not in "iuf" or not 0 <= step < 2**62 or step % 1:
+        raise ValueError(f"fit: state['step'] must count steps, got {state['step']!r}")
     possible = _states(optimizer, {**options, "momentum": 1.0, "centered": True, "amsgrad": True})
     likes = {
         f"{name}.{key}": array
@@ -151,7 +152,8 @@ class Run:
     def constant_rates(self, count: int) -> Reals:
         options = self._options
         momentum = options["betas"][0] if "betas" in options else options["momentum"]
-        return np.tile(np.array([options["lr"], momentum]), (count, len(_NAMES), 1))
+        now = np.array([options["lr"], momentum], np.float64)
+        return np.tile(now, (count, len(_NAMES), 1))
 
     def read(self) -> None:
         for place in self._places:

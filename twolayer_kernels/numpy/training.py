@@ -121,10 +121,10 @@ def fit(
     check_known("nan", nan, ("stop", "continue"))
     if (steps is None) == (epochs is None):
         raise ValueError("fit: one of steps and epochs must be given, and not both")
-    counts = {"steps": steps, "epochs": epochs, "batch_size": batch_size}
-    for name, value in {**counts, "callback_every": callback_every}.items():
-        if value is not None:
-            checks.check_count("fit", name, value)
+    steps = checks.check_count("fit", "steps", steps)
+    epochs = checks.check_count("fit", "epochs", epochs)
+    batch_size = checks.check_count("fit", "batch_size", batch_size)
+    callback_every = checks.check_count("fit", "callback_every", callback_every)
     unknown = [name for name in options if name not in OPTIONS[optimizer]]
     if unknown:
         raise TypeError(f"fit: {optimizer} has no option {', '.join(unknown)}")

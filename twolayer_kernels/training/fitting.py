@@ -135,14 +135,10 @@ def fit(
     network = network_of(model)
     if (steps is None) == (epochs is None):
         raise ValueError("fit: one of steps and epochs must be given, and not both")
-    for name, value in (
-        ("steps", steps),
-        ("epochs", epochs),
-        ("batch_size", batch_size),
-        ("callback_every", callback_every),
-    ):
-        if value is not None:
-            checks.check_count("fit", name, value)
+    steps = checks.check_count("fit", "steps", steps)
+    epochs = checks.check_count("fit", "epochs", epochs)
+    batch_size = checks.check_count("fit", "batch_size", batch_size)
+    callback_every = checks.check_count("fit", "callback_every", callback_every)
     if nan not in ("stop", "continue"):
         raise ValueError(f"fit: nan must be 'stop' or 'continue', got {nan!r}")
     checks.check_callback("fit", "callback", callback)
