@@ -154,6 +154,54 @@ def test_what_no_gradient_uses_may_change_when_compiled(changed, wanted):
     assert_alike(outcome(gradients, ours), outcome(gradients, plain))
 
 
+def _empty(p):
+    p.data = torch.empty(0, dtype=p.dtype)
+
+
+def _larger(p):
+    p.data = torch.ones(9, 11, dtype=p.dtype)
+
+
+def _half(p):
+    p.data = p.data.half()
+
+
+def _freed(p):
+    p.untyped_storage().resize_(0)
+
+
+@pytest.mark.parametrize("way", ["direct", "profiler"])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("change", [_empty, _larger, _half, _freed])
+@pytest.mark.parametrize("one_layer", [False, True], ids=["two_layer", "linear_relu"])
+def test_a_weight_that_no_gradient_uses_may_lose_its_memory(one_layer, change, order, way):
+    looking, _ = WAYS[way]
+    results = []
+    for model in pair_of_layers() if one_layer else pair_of_networks():
+        frozen = model.weight if one_layer else model.linear1.weight
+        frozen.requires_grad_(False)
+        wanted = [p for p in model.parameters() if p.requires_grad]
+        with looking():
+            y = model(torch.linspace(-1, 1, 20).double().reshape(4, 5))
+            change(frozen)
+            loss = y.square().sum()
+            gradients = torch.autograd.grad(loss, wanted, create_graph=order == 2)
+            if order == 2:
+                loss = sum(g.square().sum() for g in gradients)
+                gradients = torch.autograd.grad(loss, wanted)
+        results.append(gradients)
+    assert_alike(*results[::-1])
+
+
+def test_a_first_weight_freed_in_ordinary_training():
+    results = []
+    for model in pair_of_networks():
+        y = model(torch.linspace(-1, 1, 20).double().reshape(4, 5))
+        model.linear1.weight.untyped_storage().resize_(0)
+        results.append(torch.autograd.grad(y.square().sum(), list(model.parameters())))
+    assert_alike(*results[::-1])
+
+
 def test_an_input_that_no_gradient_uses_is_not_kept():
     for model in pair_of_networks():
         model.linear1.weight.requires_grad_(False)

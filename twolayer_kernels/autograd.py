@@ -35,7 +35,7 @@ def _main_grad(w: Tensor, needed: bool) -> Tensor | None:
     return main
 
 
-def _with_main_grads(
+def _direct(
     backend: ModuleType,
     grad_y: Tensor,
     x: Tensor | None,
@@ -46,10 +46,13 @@ def _with_main_grads(
     needs: tuple[bool, bool, bool, bool, bool],
     owners: tuple[Any, ...],
 ) -> tuple[Gradient, ...]:
+    """By the backend's kernels; where ``owners``, the weights, want it, added to their own."""
+    gradients: tuple[Gradient, ...]
+    if not backend.ADDS_TO_MAIN_GRAD:
+        gradients = backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs)
+        return gradients
     mains = _main_grad(owners[0], needs[1]), _main_grad(owners[1], needs[2])
-    gradients: tuple[Gradient, ...] = backend.two_layer_backward(
-        grad_y, x, w1, w2, b1, a, needs, mains
-    )
+    gradients = backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs, mains)
     for owner, main in zip(owners, mains, strict=True):
         if main is not None:
             owner.grad_added_to_main_grad = True
@@ -70,9 +73,46 @@ def _only_needed(gradients: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tupl
     return tuple(g if needed else None for g, needed in zip(gradients, needs, strict=True))
 
 
-def _of_dtype(p: Tensor, like: Tensor) -> Tensor:
-    """A parameter whose values are not used, in the dtype that it had."""
-    return p if p.dtype is like.dtype else operations.without_values(like, *p.shape)
+def _of_second_bias(grad_y: Tensor, backend: ModuleType, own_w1: Tensor) -> Gradient:
+    """Where it is the only gradient that is wanted, for which nothing is kept."""
+    if torch.is_grad_enabled() or _way(grad_y) is not Way.DIRECT:
+        return grad_y.sum(0)
+    nothing = operations.Saved(None, None, None, None, None)
+    x, w1, w2 = nothing.with_stand_ins(grad_y, own_w1)
+    try:
+        gradients: tuple[Gradient, ...] = backend.two_layer_backward(
+            grad_y, x, w1, w2, None, None, (False, False, False, False, True)
+        )
+    except Exception:
+        if transparency.why_without_memory(grad_y) is None:
+            raise
+        return grad_y.sum(0)
+    return gradients[4]
+
+
+def _where_seen(
+    way: Way,
+    backend: ModuleType,
+    grad_y: Tensor,
+    saved: operations.Saved,
+    own: operations.Own,
+    needs: tuple[bool, bool, bool, bool, bool],
+) -> tuple[Gradient, ...]:
+    """By the registered operator or torch's own operations."""
+    x, w1, w2 = saved.with_stand_ins(grad_y, own.w1)
+    a = saved.a
+    if way is Way.OPERATORS:
+        name = _name(backend)
+        gradients = ops.two_layer_backward(grad_y, x, w1, w2, saved.b1, a, list(needs), name)
+        return _only_needed(gradients, needs)
+    if a is None:
+        with torch.no_grad():
+            is_unseen = unseen(x, w1, saved.b1)
+            forward = backend.linear_relu_forward if is_unseen else operations.linear_relu
+            a = forward(x, w1, saved.b1)
+    if torch.is_grad_enabled():
+        return operations.differentiable_gradients(grad_y, saved._replace(a=a), own, needs)
+    return operations.two_layer_gradients(grad_y, x, w1, w2, a, needs)
 
 
 class LinearReLU(torch.autograd.Function):
@@ -112,10 +152,15 @@ class LinearReLU(torch.autograd.Function):
         if a.dim() != 2:
             rows = a.shape[:-1].numel(), a.shape[-1]
             a, grad_a = a.reshape(rows), grad_a.reshape(rows)
-        w = _of_dtype(own_w, a) if value is None else value
-        if x is None:
-            x = operations.without_values(w, a.shape[0], w.shape[1])
-        way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_a, x, w, a)
+        way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_a, x, value, a)
+        if way is Way.DIRECT and x is not None and backend.CHECKS_ARGUMENTS:
+            # A weight that is not used says its shape; it is refused where it has changed since.
+            try:
+                w = own_w if value is None else value
+                return (*backend.linear_relu_backward(grad_a, x, w, a, needs), None, None)
+            except Exception:
+                pass
+        x, w = operations.with_stand_ins(x, value, a, own_w)
         if way is Way.DIRECT:
             try:
                 return (*backend.linear_relu_backward(grad_a, x, w, a, needs), None, None)
@@ -172,42 +217,30 @@ class TwoLayer(torch.autograd.Function):
         if grad_y is None:
             return (None,) * 7
         needs = ctx.needs_input_grad[:5]
-        a_is_used = needs[0] or needs[1] or needs[2] or needs[3]
-        # What was saved is freed by a backward, which is no error where nothing was.
-        x, value1, value2, b1, a = ctx.saved_tensors if a_is_used else (None,) * 5
         backend, place, own1, own2, own_b1 = ctx.call
-        w1 = own1 if value1 is None else value1
-        w2 = own2 if value2 is None else value2
-        if w1.dtype is not grad_y.dtype or w2.dtype is not grad_y.dtype:
-            w1, w2 = _of_dtype(w1, grad_y), _of_dtype(w2, grad_y)
-        way = Way.OPERATIONS if torch.is_grad_enabled() else _way(grad_y, x, w1, w2, b1, a)
-        if way is Way.DIRECT:
+        if not (needs[0] or needs[1] or needs[2] or needs[3]):
+            return (*(None,) * 4, _of_second_bias(grad_y, backend, own1), None, None)
+        x, value1, value2, b1, a = ctx.saved_tensors
+        way = Way.OPERATIONS
+        if not torch.is_grad_enabled():
+            way = _way(grad_y, x, value1, value2, b1, a)
+        if way is Way.DIRECT and backend.CHECKS_ARGUMENTS:
+            # A weight that is not used says its shape; it is refused where it has changed since.
+            w1 = own1 if value1 is None else value1
+            w2 = own2 if value2 is None else value2
             try:
-                if backend.ADDS_TO_MAIN_GRAD:
-                    gradients = _with_main_grads(
-                        backend, grad_y, x, w1, w2, b1, a, needs, (own1, own2)
-                    )
-                    return (*gradients, None, None)
-                return (*backend.two_layer_backward(grad_y, x, w1, w2, b1, a, needs), None, None)
+                gradients = _direct(backend, grad_y, x, w1, w2, b1, a, needs, (own1, own2))
+                return (*gradients, None, None)
+            except Exception:
+                pass
+        saved = operations.Saved(x, value1, value2, b1, a)
+        if way is Way.DIRECT:
+            x, w1, w2 = saved.with_stand_ins(grad_y, own1)
+            try:
+                gradients = _direct(backend, grad_y, x, w1, w2, b1, a, needs, (own1, own2))
+                return (*gradients, None, None)
             except Exception:
                 if transparency.why_without_memory(grad_y, x, w1, w2, b1, a) is None:
                     raise
-        elif way is Way.OPERATORS and a_is_used:
-            if x is None:
-                x = operations.without_values(grad_y, grad_y.shape[0], w1.shape[1])
-            gradients = ops.two_layer_backward(
-                grad_y, x, w1, w2, b1, a, list(needs), _name(backend)
-            )
-            return (*_only_needed(gradients, needs), None, None)
-        if a is None and a_is_used:
-            assert x is not None
-            with torch.no_grad():
-                forward = operations.linear_relu
-                if unseen(x, w1, b1):
-                    forward = backend.linear_relu_forward
-                a = forward(x, w1, b1)
-        if torch.is_grad_enabled() and a is not None:
-            x, w1, w2, a = operations.connected(
-                (x, place), (own1, value1), (own2, value2), (own_b1, b1), a, needs
-            )
-        return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, needs), None, None)
+        own = operations.Own(place, own1, own2, own_b1)
+        return (*_where_seen(way, backend, grad_y, saved, own, needs), None, None)

@@ -6,7 +6,7 @@ Each is looked up at the call, so that a mode, a tensor's ``__torch_function__``
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,11 +38,11 @@ def _masked(grad: Tensor, a: Tensor) -> Tensor:
 
 
 def _linear_gradients(
-    dh: Tensor, x: Tensor | None, w: Tensor, needs: tuple[bool, bool, bool]
+    dh: Tensor, x: Tensor, w: Tensor, needs: tuple[bool, bool, bool]
 ) -> tuple[Gradient, Gradient, Gradient]:
     return (
         dh @ w if needs[0] else None,
-        None if x is None or not needs[1] else dh.T @ x,
+        dh.T @ x if needs[1] else None,
         dh.sum(0) if needs[2] else None,
     )
 
@@ -104,13 +104,13 @@ class _Former(torch.autograd.Function):
 
 def without_values(like: Tensor, *shape: int) -> Tensor:
     """In the place of a tensor of this shape whose values nobody uses; it takes no memory."""
-    return like.new_zeros(()).expand(shape)
+    return like.new_empty(()).expand(shape)
 
 
 class _Place(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return without_values(x, *x.shape)
+        return x.new_zeros(()).expand(x.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -143,50 +143,95 @@ def with_values(p: Any, value: Tensor | None, needed: bool) -> Any:
     return _Former.apply(p, value)  # type: ignore[no-untyped-call]
 
 
-Pair = tuple[Any, Tensor | None]
+def with_stand_ins(
+    x: Tensor | None, w: Tensor | None, a: Tensor, own_w: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``x`` and ``w`` of one layer, as :meth:`Saved.with_stand_ins`."""
+    if x is None:
+        like = own_w if w is None else w
+        x = without_values(a, a.shape[0], like.shape[1] if like.dim() == 2 else 0)
+    return x, without_values(a, a.shape[1], x.shape[1]) if w is None else w
 
 
-def connected(
-    x: tuple[Tensor | None, Tensor | None],
-    first: Pair,
-    second: Pair,
-    bias: Pair,
-    a: Tensor,
-    needs: tuple[bool, ...],
-) -> tuple[Tensor, Any, Any, Tensor]:
-    """``x``, ``w1``, ``w2`` and the activation, for gradients that are to be differentiated.
+class Saved(NamedTuple):
+    """What a forward kept for its backward; ``None`` for what no gradient uses."""
 
-    Args:
-        x: as it was saved, and its :func:`place_of`; ``None`` each where it is not there.
-        first, second, bias: w1, w2 and b1, and what was saved of them; as in :func:`with_values`.
+    x: Tensor | None
+    w1: Tensor | None
+    w2: Tensor | None
+    b1: Tensor | None
+    a: Tensor | None
+
+    def with_stand_ins(self, grad_y: Tensor, own_w1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``x``, ``w1`` and ``w2``, tensors without values in the place of those not kept.
+
+        Not the parameters themselves: these may have other shapes by now, or no memory. A width
+        that nothing kept tells is no gradient's; the first weight's own may choose the kernel.
+        """
+        rows, out_features = grad_y.shape
+        x, w1, w2, _, a = self
+        hidden_features, in_features = own_w1.shape if own_w1.dim() == 2 else (0, 0)
+        if a is not None:
+            hidden_features = a.shape[1]
+        elif w1 is not None:
+            hidden_features = w1.shape[0]
+        if x is not None:
+            in_features = x.shape[1]
+        elif w1 is not None:
+            in_features = w1.shape[1]
+        return (
+            without_values(grad_y, rows, in_features) if x is None else x,
+            without_values(grad_y, hidden_features, in_features) if w1 is None else w1,
+            without_values(grad_y, out_features, hidden_features) if w2 is None else w2,
+        )
+
+
+class Own(NamedTuple):
+    """The parameters themselves, which may have changed since, and where ``x`` was in the graph.
+
+    ``place`` is there (see :func:`place_of`) where ``x`` wants a gradient and was not kept.
     """
-    w1, w2 = with_values(*first, needs[1]), with_values(*second, needs[2])
-    b1 = with_values(*bias, needs[3])
-    saved, place = x
-    if saved is not None:
-        known = saved if needs[0] else saved.detach()
-    else:
-        known = without_values(a, a.shape[0], w1.shape[1]) if place is None else place
-    return known, w1, w2, connected_activation(known, w1, b1, a, x_is_known=saved is not None)
+
+    place: Tensor | None
+    w1: Any
+    w2: Any
+    b1: Any
+
+
+def differentiable_gradients(
+    grad_y: Tensor, saved: Saved, own: Own, needs: tuple[bool, ...]
+) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
+    """As :func:`two_layer_gradients`, of what was saved, connected to what it came from."""
+    assert saved.a is not None
+    x, w1, w2 = saved.with_stand_ins(grad_y, own.w1)
+    if saved.w1 is not None or needs[1]:
+        w1 = with_values(own.w1, saved.w1, needs[1])
+    if saved.w2 is not None or needs[2]:
+        w2 = with_values(own.w2, saved.w2, needs[2])
+    b1 = with_values(own.b1, saved.b1, needs[3])
+    if saved.x is None:
+        x = grad_y.new_zeros(()).expand(x.shape) if own.place is None else own.place
+    elif not needs[0]:
+        x = x.detach()
+    a = connected_activation(x, w1, b1, saved.a, x_is_known=saved.x is not None)
+    return two_layer_gradients(grad_y, x, w1, w2, a, needs)
 
 
 def two_layer_gradients(
     grad_y: Tensor,
-    x: Tensor | None,
+    x: Tensor,
     w1: Tensor,
     w2: Tensor,
-    a: Tensor | None,
-    needs: tuple[bool, bool, bool, bool, bool],
+    a: Tensor,
+    needs: tuple[bool, ...],
 ) -> tuple[Gradient, Gradient, Gradient, Gradient, Gradient]:
-    """Of x, w1, w2, b1 and b2, for ``x`` of two dimensions; what no gradient uses may be ``None``.
+    """Of x, w1, w2, b1 and b2, for ``x`` of two dimensions.
 
     For derivatives of these, ``a`` must be connected to what it was computed from: see
     :func:`connected_activation`.
     """
-    grad_b2 = grad_y.sum(0) if needs[4] else None
-    if a is None:
-        return None, None, None, None, grad_b2
     grad_w2 = grad_y.T @ a if needs[2] else None
+    grad_b2 = grad_y.sum(0) if needs[4] else None
     if not (needs[0] or needs[1] or needs[3]):
         return None, None, grad_w2, None, grad_b2
     dh = _masked(grad_y @ w2, a)

@@ -146,28 +146,27 @@ def _value(p: Tensor | None, used: bool) -> Tensor | None:
     return p if torch.compiler.is_compiling() or transparency.is_stand_in(type(p)) else p.detach()
 
 
-def _unused(p: Tensor, like: Tensor) -> Tensor:
-    """What the backward operator gets in the place of a tensor that no gradient uses."""
-    return operations.without_values(like, *p.shape)
-
-
 def _save_two_layer(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, w1, w2, b1, _, keep_activation, backend = inputs
     needs = ctx.needs_input_grad
     first_layer = needs[0] or needs[1] or needs[3]
     again = not keep_activation and any(needs[:4])
+    keeps_x = needs[1] or again
+    place = None
     # A compiler's graphs are not differentiated again; nor should they hold places.
-    has_place = needs[0] and not (needs[1] or again or torch.compiler.is_compiling())
-    kept = has_place and transparency.is_stand_in(type(x))  # a tracer would record its place
+    if needs[0] and not keeps_x and not torch.compiler.is_compiling():
+        if transparency.is_stand_in(type(x)):  # a tracer would record its place
+            keeps_x = True
+        else:
+            place = operations.place_of(x)
     ctx.save_for_backward(
-        x if needs[1] or again or kept else None,
+        x if keeps_x else None,
         _value(w1, needs[0] or again),
         _value(w2, first_layer),
         _value(b1, again),
         output[1] if keep_activation else None,
     )
-    ctx.place = operations.place_of(x) if has_place and not kept else None
-    ctx.call = backend, x.shape[1:], w1, w2, b1
+    ctx.call = backend, operations.Own(place, w1, w2, b1)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -178,24 +177,21 @@ def _differentiate_two_layer(
     needs = tuple(ctx.needs_input_grad[:5])
     if grad_y is None:
         return (None,) * 7
-    a_is_used = any(needs[:4])
-    x, value1, value2, b1, a = ctx.saved_tensors if a_is_used else (None,) * 5
-    backend, in_features, own1, own2, own_b1 = ctx.call
-    w1 = _unused(own1, grad_y) if value1 is None else value1
-    w2 = _unused(own2, grad_y) if value2 is None else value2
+    if not any(needs[:4]):  # nothing was kept
+        return (*(None,) * 4, grad_y.sum(0), None, None)
+    backend, own = ctx.call
+    saved = operations.Saved(*ctx.saved_tensors)
     if torch.is_grad_enabled():  # the gradients are to be differentiated
-        if a is None and a_is_used:
-            assert x is not None
+        if saved.a is None:
+            assert saved.x is not None
+            assert saved.w1 is not None
             with torch.no_grad():
-                a = operations.linear_relu(x, w1, b1)
-        if a is not None:
-            x, w1, w2, a = operations.connected(
-                (x, ctx.place), (own1, value1), (own2, value2), (own_b1, b1), a, needs
-            )
-        return (*operations.two_layer_gradients(grad_y, x, w1, w2, a, needs), None, None)
-    if x is None:
-        x = operations.without_values(grad_y, grad_y.shape[0], *in_features)
-    gradients = two_layer_backward(grad_y, x, w1, w2, b1, a, list(needs), backend)
+                saved = saved._replace(a=operations.linear_relu(saved.x, saved.w1, saved.b1))
+        found = operations.differentiable_gradients(grad_y, saved, own, needs)
+        return (*found, None, None)
+    gradients = two_layer_backward(
+        grad_y, *saved.with_stand_ins(grad_y, own.w1), saved.b1, saved.a, list(needs), backend
+    )
     return (*(g if n else None for g, n in zip(gradients, needs, strict=True)), None, None)
 
 
@@ -203,7 +199,7 @@ def _save_linear_relu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None
     x, w, _, backend = inputs
     needs = ctx.needs_input_grad
     ctx.save_for_backward(x if needs[1] else None, _value(w, needs[0]), output)
-    ctx.call = backend, x.shape[1:], w
+    ctx.call = backend, w
     ctx.set_materialize_grads(False)
 
 
@@ -212,13 +208,11 @@ def _differentiate_linear_relu(ctx: Any, grad_a: Tensor | None) -> tuple[Tensor 
     if grad_a is None:
         return (None,) * 4
     x, value, a = ctx.saved_tensors
-    backend, in_features, own_w = ctx.call
-    if x is None:
-        x = operations.without_values(grad_a, grad_a.shape[0], *in_features)
+    backend, own_w = ctx.call
+    x, w = operations.with_stand_ins(x, value, a, own_w)
     if torch.is_grad_enabled():
-        w = operations.with_values(own_w, value, needs[1])
+        w = w if value is None else operations.with_values(own_w, value, needs[1])
         return (*operations.linear_relu_gradients(grad_a, x, w, a, needs), None)
-    w = _unused(own_w, grad_a) if value is None else value
     gradients = linear_relu_backward(grad_a, x, w, a, list(needs), backend)
     return (*(g if n else None for g, n in zip(gradients, needs, strict=True)), None)
 

@@ -120,7 +120,8 @@ def is_observed(layer: nn.Module) -> bool:
 def has_own_forward(layer: Any) -> bool:
     """Whether a forward was put on the object.
 
-    ``torch.compile`` asks again, before each call, for the attribute; not for the dictionary.
+    The attribute is never ``None``: it is read because ``torch.compile`` asks again, before each
+    call, for what was read of it, but not for what was in the dictionary.
     """
     return "forward" in layer.__dict__ or layer.forward is None
 
