@@ -50,9 +50,11 @@ class ArrayChecks(NamedTuple):
             hidden_features, in_features = w1.shape
             out_features, columns = w2.shape
             layout = self.layout
+            # Of kinds that hold more than their elements the search for what is wrong asks.
+            exact = self.array_type if self.refused else None
             return (
-                isinstance(x, self.array_type)
-                and not (self.refused and self._holds_refused(x, w1, w2, b1, b2))
+                (isinstance(x, self.array_type) if exact is None else type(x) is exact)
+                and (exact is None or type(w1) is type(w2) is exact)
                 and dtype in self.dtypes
                 and (layout is None or (x.layout is layout and w1.layout is layout))
                 and (layout is None or w2.layout is layout)
@@ -65,7 +67,8 @@ class ArrayChecks(NamedTuple):
                 and (
                     b1 is None
                     or (
-                        b1.dtype is dtype
+                        (exact is None or type(b1) is exact)
+                        and b1.dtype is dtype
                         and b1.device == device
                         and b1.shape == (hidden_features,)
                         and (layout is None or b1.layout is layout)
@@ -74,7 +77,8 @@ class ArrayChecks(NamedTuple):
                 and (
                     b2 is None
                     or (
-                        b2.dtype is dtype
+                        (exact is None or type(b2) is exact)
+                        and b2.dtype is dtype
                         and b2.device == device
                         and b2.shape == (out_features,)
                         and (layout is None or b2.layout is layout)
@@ -89,9 +93,6 @@ class ArrayChecks(NamedTuple):
         self._like_input(op, name, value, x)
         if tuple(value.shape) != shape:
             raise ValueError(f"{op}: {name} must have shape {shape}, got {tuple(value.shape)}")
-
-    def _holds_refused(self, *arrays: Any) -> bool:
-        return any(isinstance(array, self.refused) for array in arrays)
 
     def kind(self, op: str, name: str, value: Any) -> None:
         if isinstance(value, self.refused):

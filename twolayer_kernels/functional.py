@@ -201,10 +201,9 @@ def _way(backend: str | None, *arguments: Any) -> tuple[Way, str]:
     # What the compiler reads here it asks about again before each call of what it has compiled.
     if any(map(transparency.looks_at_functions, transparency.function_modes())):
         return Way.OPERATIONS, "a function mode is active"
-    if torch.nn.functional.linear is not torch._C._nn.linear:
-        return Way.OPERATIONS, "torch.nn.functional.linear is another function than torch's"
-    if torch.relu is not torch._C._VariableFunctions.relu:
-        return Way.OPERATIONS, "torch.relu is another function than torch's"
+    replaced = transparency.why_replaced()
+    if replaced is not None:
+        return Way.OPERATIONS, replaced
     return Way.OPERATORS, "a compiler is looking"
 
 

@@ -176,6 +176,15 @@ def _acts_as_plain(kind: type) -> bool:
     )
 
 
+def why_replaced() -> str | None:
+    """What was put in the place of the plain network's functions, or ``None``."""
+    if torch.nn.functional.linear is not torch._C._nn.linear:
+        return "torch.nn.functional.linear is another function than torch's"
+    if torch.relu is not torch._C._VariableFunctions.relu:
+        return "torch.relu is another function than torch's"
+    return None
+
+
 def function_modes() -> list[Any]:
     """Those that are active, in a form that ``torch.compile`` can trace, too."""
     return [torch._C._get_function_stack_at(i) for i in range(torch._C._len_torch_function_stack())]
@@ -233,10 +242,9 @@ def way_of_call(*arguments: object, backend: str | None = None) -> tuple[Way, st
         return Way.OPERATIONS, "a transform of torch.func is active"
     if forward_ad._current_level >= 0:
         return Way.OPERATIONS, "forward-mode differentiation is active"
-    if torch.nn.functional.linear is not torch._C._nn.linear:
-        return Way.OPERATIONS, "torch.nn.functional.linear is another function than torch's"
-    if torch.relu is not torch._C._VariableFunctions.relu:
-        return Way.OPERATIONS, "torch.relu is another function than torch's"
+    replaced = why_replaced()
+    if replaced is not None:
+        return Way.OPERATIONS, replaced
     if torch._C._get_tracing_state() is not None or _in_onnx_export():
         way = Way.OPERATIONS if backend is None else Way.OPERATORS
         return way, "torch.jit.trace or torch.onnx.export is looking"
