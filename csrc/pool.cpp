@@ -146,6 +146,7 @@ void after_fork() {
   for (Board& board : pool.boards) board.clear();
   for (Worker& worker : pool.workers) {
     worker.sleeps.store(0);
+    worker.thread.store(0);
     worker.kept_off.forget();
   }
   pool.taken.store(0);
@@ -198,6 +199,15 @@ void Lease::call(Index parts) {
 }
 
 void make_room_for(int threads) { pool.strangers.fetch_add(threads); }
+
+Index workers_waited() {
+  Index waited = 0;
+  for (int index = 1; index <= pool.count.load(); ++index) {
+    const int thread = pool.workers[index].thread.load();
+    if (thread != 0) waited += waited_for_processor(thread);
+  }
+  return waited;
+}
 
 Index times_woken() { return pool.woken.load(); }
 

@@ -32,6 +32,9 @@ class Lease {
 // them their processors.
 void make_room_for(int threads);
 
+// Nanoseconds that the workers have waited for processors, all together.
+Index workers_waited();
+
 // How many times a worker was woken from sleep, for the tests.
 Index times_woken();
 

@@ -1,8 +1,10 @@
 #include "processors.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -20,6 +22,7 @@ namespace twolayer {
 
 namespace {
 
+constexpr Index SECOND = 1'000'000'000;
 constexpr double NO_LIMIT = std::numeric_limits<double>::infinity();
 
 std::atomic<int> known{0};
@@ -112,6 +115,40 @@ int default_threads() {
 
 namespace {
 
+// The numbers at the beginning of one of /proc's files, -1 in the place of those that are not
+// there.
+template <int COUNT>
+std::array<double, COUNT> numbers_of(const char* path) {
+  std::array<double, COUNT> numbers;
+  std::ifstream file(path);
+  for (double& number : numbers) {
+    if (!(file >> number)) number = -1;
+  }
+  return numbers;
+}
+
+Index nanoseconds(clockid_t clock) {
+  timespec time;
+  return clock_gettime(clock, &time) == 0 ? Index(time.tv_sec) * SECOND + time.tv_nsec : 0;
+}
+
+}  // namespace
+
+Index waited_for_processor(int thread) {
+  const std::string path = "/proc/self/task/" + std::to_string(thread) + "/schedstat";
+  const auto [ran, waited] = numbers_of<2>(path.c_str());
+  return std::max<Index>(Index(waited), 0);
+}
+
+Index time_of_others() {
+  const auto [up, idle] = numbers_of<2>("/proc/uptime");  // seconds; of all processors together
+  if (idle < 0) return 0;
+  const Index run = Index((double(sysconf(_SC_NPROCESSORS_ONLN)) * up - idle) * SECOND);
+  return run - nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+namespace {
+
 // Takes a processor from a thread's; returns whether it had others, and what it had.
 bool narrow(int thread, int processor, cpu_set_t& before) {
   if (sched_getaffinity(thread, sizeof before, &before) != 0) return false;
@@ -145,6 +182,8 @@ void KeptOff::undo() {
 
 #else
 
+Index waited_for_processor(int) { return 0; }
+Index time_of_others() { return 0; }
 int current_processor() { return -1; }
 void leave_processor(int) {}
 int KeptOff::calling_thread() { return 0; }

@@ -8,6 +8,8 @@
 #include <sched.h>
 #endif
 
+#include "types.h"
+
 namespace twolayer {
 
 // Those of the affinity mask of the calling thread, or fewer where a control group limits the time
@@ -24,6 +26,14 @@ int default_threads();
 
 // The processor that the calling thread runs on; -1 where that cannot be told.
 int current_processor();
+
+// Nanoseconds that a thread of this process has waited for a processor while it could run, 0 for
+// the thread itself; 0 where that cannot be told.
+Index waited_for_processor(int thread);
+
+// Nanoseconds that other processes have run on all processors, to about a hundredth of a second: of
+// worth are differences. Stands still where that cannot be told.
+Index time_of_others();
 
 // Moves the calling thread to another of its processors, if it has one. The scheduler likes to put
 // a thread beside the one that woke it, on one processor while others are idle, and leaves them

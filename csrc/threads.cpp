@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include "late.h"
 #include "pool.h"
 #include "processors.h"
 
@@ -30,39 +31,9 @@ void one_after_the_other(Index parts, Work work) {
   for (Index part = 0; part < parts; ++part) work.call(work.fn, part);
 }
 
-// A thread that loses its processor to another program returns after a scheduler's slice, some 3 ms
-// or many of them. A wait counts as such where neither an uneven cut nor slower processors among
-// faster ones explain it.
-constexpr Index LATE = 2'000'000;
-bool late(Index worked, Index waited) { return waited >= LATE + worked + worked / 2; }
-
-// After a worker of the pool came late callers compute alone, for as long as was lost at first (an
-// idle machine has hiccups), for up to 16 times as long where workers come late again soon: so in
-// any crowd callers lose little over one thread.
-constexpr Index SOON = 50'000'000, LONGEST_FACTOR = 16;
-std::atomic<Index> alone_until{0}, last_alone{0}, factor{1};
-
-void compute_alone(Index lost) {
-  const Index end = now();
-  const Index before = factor.load(std::memory_order_relaxed);
-  const bool again = end < last_alone.load(std::memory_order_relaxed) + SOON + before * lost;
-  const Index next = again ? std::min(2 * before, LONGEST_FACTOR) : 1;
-  factor.store(next, std::memory_order_relaxed);
-  last_alone.store(end + next * lost, std::memory_order_relaxed);
-  alone_until.store(end + next * lost, std::memory_order_relaxed);
-}
-
-bool alone() {
-  const Index until = alone_until.load(std::memory_order_relaxed);
-  if (until == 0) return false;
-  if (now() < until) return true;
-  alone_until.store(0, std::memory_order_relaxed);
-  return false;
-}
-
 // Lays the parts out on the board of the region that this thread is in.
 void run_on_board(Index parts, Work work) {
-  if (state.pooled && alone()) return one_after_the_other(parts, work);
+  if (state.pooled && callers_alone()) return one_after_the_other(parts, work);
   std::exception_ptr error;
   Board& board = *state.board;
   const Index start = now(), waited_before = board.waited();
@@ -70,9 +41,7 @@ void run_on_board(Index parts, Work work) {
   if (state.pooled) Lease::call(parts);
   board.finish();
   const Index waited = board.waited() - waited_before;
-  if (state.pooled && waited >= LATE) {
-    if (late(now() - start - waited, waited)) compute_alone(waited);
-  }
+  if (state.pooled && waited > 0) tell_of_pool({now() - start - waited, waited});
   if (error) std::rethrow_exception(error);
 }
 
@@ -105,22 +74,6 @@ const std::string& named_engine() {
 
 #if defined(_OPENMP)
 
-// The pool takes the team's place for a while when one of the team came late. The while grows as
-// long as that goes on, and with the time lost. It matters little where a hiccup of an idle machine
-// is taken for it.
-constexpr Index FIRST_HOLD = 20'000'000, LONGEST_HOLD = 2'000'000'000;
-constexpr Index HOLD_PER_WAIT = 10;
-std::atomic<Index> pool_until{0}, hold{0};
-
-void tell_wait(Index worked, Index waited) {
-  if (!late(worked, waited)) return;
-  const Index before = hold.load(), end = now();
-  const bool goes_on = before > 0 && end < pool_until.load() + FIRST_HOLD;
-  const Index longer = std::max(goes_on ? 2 * before : FIRST_HOLD, HOLD_PER_WAIT * waited);
-  hold.store(std::min(longer, LONGEST_HOLD));
-  pool_until.store(end + hold.load());
-}
-
 // One team at a time: those of several callers would take each other's processors.
 std::atomic<bool> team_taken{false};
 
@@ -130,8 +83,8 @@ bool take_team(Index parts) {
   if (threads < 2 || threads < parts) return false;
   if (!named_engine().empty() && named_engine() != "openmp") return false;
   // OpenMP ends the process where it cannot make its threads.
-  const bool suits = state.neighbour == Neighbour::torch && threads <= processors() &&
-                     now() >= pool_until.load(std::memory_order_relaxed);
+  const bool suits =
+      state.neighbour == Neighbour::torch && threads <= processors() && !pool_stands_in();
   return (suits || !named_engine().empty()) && !team_taken.exchange(true);
 }
 
@@ -167,7 +120,7 @@ void with_team(Fn fn) {
   const Index gathered = now();
   team_taken.store(false);
   make_room_for(-threads);
-  tell_wait(end - start - board.waited(), board.waited() + gathered - end);
+  tell_of_team({end - start - board.waited(), board.waited() + gathered - end});
   if (error) std::rethrow_exception(error);
 }
 
