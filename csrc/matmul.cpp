@@ -35,16 +35,27 @@ struct Grid {
   Index rows = 1, cols = 1;
 };
 
+// Reading an element that another thread has written costs about as much as this many lanes of
+// multiply-adds: 18 where the two processors share a cache, up to 180 where they do not. What does
+// not fit into the caches anyway comes from elsewhere.
+constexpr Index OTHERS_COST = 120, OTHERS_BYTES = 2 << 20;
+
 // The grid of threads over C with the least work in its largest block, where each thread packs
 // the columns of B that it uses. Columns are dealt in whole vectors.
-Grid choose_grid(Index M, Index N, Index lanes, Index count) {
+template <class T>
+Grid choose_grid(const Matmul<T>& p, Index lanes, Index count) {
+  const Index fitting = OTHERS_BYTES / Index(sizeof(T));
+  const bool fresh_rows = p.fresh == Side::rows && p.M * p.K <= fitting;
+  const bool fresh_cols = p.fresh == Side::columns && p.N * p.K <= fitting;
   Grid best;
   Index best_cost = -1;
   for (Index rows = 1; rows <= count; ++rows) {
     const Index cols = count / rows;
-    const Index block_rows = ceil_div(M, rows);
-    const Index block_cols = ceil_div(ceil_div(N, lanes), cols) * lanes;
-    const Index cost = block_cols * (block_rows + PACK_COST);
+    const Index block_rows = ceil_div(p.M, rows);
+    const Index block_cols = ceil_div(ceil_div(p.N, lanes), cols) * lanes;
+    const Index cost = block_cols * (block_rows + PACK_COST) +
+                       (fresh_rows ? block_rows * OTHERS_COST : 0) +
+                       (fresh_cols ? block_cols * OTHERS_COST : 0);
     if (best_cost < 0 || cost < best_cost) {
       best_cost = cost;
       best = {rows, cols};
@@ -84,7 +95,7 @@ void matmul(const Matmul<T>& problem, int threads) {
   // The blocks of a packed operand are cut for all of its columns.
   const Index useful = useful_threads(p.M, p.N, p.K, threads, p.is_last);
   const Grid grid =
-      p.packed_b ? Grid{std::min(p.M, useful), 1} : choose_grid(p.M, p.N, kernel.lanes, useful);
+      p.packed_b ? Grid{std::min(p.M, useful), 1} : choose_grid(p, kernel.lanes, useful);
   const Index count = grid.rows * grid.cols;
   if (count == 1) {
     return kernel.matmul_block(p, {0, p.M}, {0, p.N}, p.row_sum, p.col_sum);

@@ -13,6 +13,13 @@ struct SumsTaker {
                const Sum<T>* sums, Index stride);
 };
 
+// A side of a product.
+enum class Side { none, rows, columns };
+inline Side across(Side side) {
+  if (side == Side::none) return side;
+  return side == Side::rows ? Side::columns : Side::rows;
+}
+
 // M, N, K: rows of C, columns of C, length of the sums.
 // One of C's strides must be 1; `mask` must have its unit stride on the same side.
 template <class T>
@@ -43,6 +50,10 @@ struct Matmul {
   // Whether no product reads C next. Where sums have few terms, that one would wait longer for what
   // other threads have written than they have saved.
   bool is_last = false;
+
+  // Where threads have just written an operand, what each should read as little of as it can: the
+  // rows of A, or the columns of B.
+  Side fresh = Side::none;
 
   // Whether C may go past the caches: it is large, and nothing reads it soon.
   bool streams = false;
@@ -89,6 +100,7 @@ Matmul<T> transposed(const Matmul<T>& p) {
   t.mask = p.mask.transposed();
   t.row_sum = p.col_sum, t.col_sum = p.row_sum;
   t.partial = p.partial.transposed();
+  t.fresh = across(p.fresh);
   return t;
 }
 

@@ -162,7 +162,10 @@ class WeightGradient {
 
   explicit operator bool() const { return bool(p.c); }
 
-  void add(Index batch, Matrix<const T> grad, Matrix<const T> x, bool last, int threads) {
+  // `fresh`: as in Matmul, of grad^T x.
+  void add(Index batch, Matrix<const T> grad, Matrix<const T> x, Side fresh, bool last,
+           int threads) {
+    p.fresh = fresh;
     p.K = batch;
     p.a = grad.transposed(), p.b = x;
     p.suspend = !last;
@@ -284,10 +287,11 @@ void linear_relu_backward(const LinearReluBackward<T>& f, int threads) {
     const Index rows = std::min(chunk, f.batch - row);
     const Matrix<T> dh = hidden_scratch<T>(1, rows, out, false);
     mask_gradient<T>(rows, out, f.grad_a.from_row(row), f.a.from_row(row), dh, grad_b, threads);
-    if (grad_w) grad_w.add(rows, dh, f.x.from_row(row), row + rows >= f.batch, threads);
+    if (grad_w) grad_w.add(rows, dh, f.x.from_row(row), Side::rows, row + rows >= f.batch, threads);
     if (grad_x) {
       Matmul<T> p;
       p.M = rows, p.N = in, p.K = out;
+      p.fresh = Side::rows;
       p.a = dh, p.b = f.w, p.c = grad_x.from_row(row);
       p.streams = is_streamed(f.batch * in * Index(sizeof(T)));
       matmul(p, threads);
@@ -326,7 +330,7 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
         linear(rows, in, hidden, f.x.from_row(row), f.w1, f.b1, true, again, threads);
         a = again;
       }
-      if (grad_w2) grad_w2.add(rows, grad_y, a, last, threads);
+      if (grad_w2) grad_w2.add(rows, grad_y, a, Side::columns, last, threads);
       if (first_layer) {
         const Matrix<T> dh = hidden_scratch<T>(1, rows, hidden, a.col_stride != 1);
         Matmul<T> p;
@@ -335,10 +339,11 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
         p.mask = a;
         p.col_sum = grad_b1;
         matmul(p, threads);
-        if (grad_w1) grad_w1.add(rows, dh, f.x.from_row(row), last, threads);
+        if (grad_w1) grad_w1.add(rows, dh, f.x.from_row(row), Side::rows, last, threads);
         if (grad_x) {
           Matmul<T> q;
           q.M = rows, q.N = in, q.K = hidden;
+          q.fresh = Side::rows;
           q.a = dh, q.b = f.w1, q.c = grad_x.from_row(row);
           q.streams = is_streamed(batch * in * Index(sizeof(T)));
           matmul(q, threads);
