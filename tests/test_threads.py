@@ -17,6 +17,7 @@ from .comparing import assert_same_bits
 from .problems import (
     BACKENDS,
     DTYPES,
+    Problem,
     check_budget,
     check_exact,
     dtype_id,
@@ -107,6 +108,61 @@ def test_dealt_samples_have_the_same_bits_for_any_thread_count(set_threads, shap
         outputs.append(two_layer(**inputs, backend="cpu").detach())
     for y in outputs[1:]:
         assert_same_bits("y", y, outputs[0])
+
+
+def _gaussian(shape: Shape, dtype: torch.dtype) -> Problem:
+    """Of any size: bits are compared, so nothing has to stay away from the ReLU's kink."""
+    generator = torch.Generator().manual_seed(5)
+    batch, in_features, hidden, out = shape
+    sizes = {
+        **{"x": (batch, in_features), "w1": (hidden, in_features), "w2": (out, hidden)},
+        **{"b1": (hidden,), "b2": (out,)},
+    }
+    inputs = {n: torch.randn(size, generator=generator).to(dtype) for n, size in sizes.items()}
+    return Problem("two_layer", inputs, torch.randn(batch, out, generator=generator).to(dtype))
+
+
+# Backward deals the samples in shares, as many as the sizes say: with a hidden layer in several
+# pieces of a share, in rows and in columns, and shares whose sums take more than a megabyte.
+@each_dtype
+@pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=["saved", "recompute"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(1037, 40, 33, 3), Shape(700, 20, 100, 2), Shape(520, 8, 64, 1),
+        Shape(2600, 17, 1500, 5), Shape(5000, 300, 260, 9),
+    ],
+    ids=size_id,
+)  # fmt: skip
+def test_shares_of_the_samples_have_the_same_bits_for_any_thread_count(
+    set_threads, shape, options, dtype
+):
+    problem = _gaussian(shape, dtype)
+    for needs in (None, ("x",), ("w1", "b2"), ("w2", "b1")):
+        results = []
+        for threads in (1, 2, 3, 7):
+            set_threads(threads)
+            results.append(fused(problem, "cpu", needs=needs, **options))
+        for other in results[1:]:
+            for name in other:
+                assert_same_bits(name, other[name], results[0][name])
+
+
+@each_dtype
+@pytest.mark.parametrize("bias", [False, True])
+def test_shares_of_one_layer_have_the_same_bits_for_any_thread_count(set_threads, bias, dtype):
+    generator = torch.Generator().manual_seed(6)
+    sizes = (1300, 40), (70, 40), (70,)
+    leaves = [torch.randn(size, generator=generator).to(dtype) for size in sizes[: 2 + bias]]
+    results = []
+    for threads in (1, 2, 3, 7):
+        set_threads(threads)
+        own = [leaf.clone().requires_grad_() for leaf in leaves]
+        a = linear_relu(*own, backend="cpu")
+        results.append(torch.autograd.grad(a, own, torch.ones_like(a)))
+    for other in results[1:]:
+        for name, ours, first in zip("xwb", other, results[0], strict=False):
+            assert_same_bits(name, ours, first)
 
 
 @each_backend
