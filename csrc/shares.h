@@ -19,15 +19,19 @@ namespace twolayer {
 // product.
 template <class T>
 Index shares_of(const Shape& s) {
-  constexpr Index LEAST_ROWS = 256, ROWS_PER_FEATURE = 2, MOST = 64;
+  constexpr Index ROWS = 256, ROWS_PER_FEATURE = 2, MOST = 64;
+  constexpr Index HALF_THE_ROWS = 64, HALF_THE_BYTES = 256 << 10;
   const Index around = s.in_features + s.out_features;
   if (threads_worth(s, 2) < 2) return 1;
-  const Index rows = std::max(LEAST_ROWS, ROWS_PER_FEATURE * around);
+  const Index rows = std::max(ROWS, ROWS_PER_FEATURE * around);
   const Index bytes = s.hidden_features * around * Index(sizeof(Sum<T>)) +
                       (s.hidden_features + s.out_features) * Index(sizeof(double));
   const Index fitting = MOST_SHARED_BYTES / std::max<Index>(1, bytes);
   const Index count = std::min({s.batch / rows, MOST, fitting});
-  if (count < 2) return 1;
+  if (count < 2) {  // two halves may do with less
+    const bool enough = s.batch >= 2 * std::max(HALF_THE_ROWS, around);
+    return enough && bytes <= HALF_THE_BYTES ? 2 : 1;
+  }
   return count < 8 ? count / 2 * 2 : count / 8 * 8;  // even on several threads
 }
 

@@ -130,7 +130,7 @@ def _gaussian(shape: Shape, dtype: torch.dtype) -> Problem:
     "shape",
     [
         Shape(1037, 40, 33, 3), Shape(700, 20, 100, 2), Shape(520, 8, 64, 1),
-        Shape(2600, 17, 1500, 5), Shape(5000, 300, 260, 9),
+        Shape(131, 17, 190, 6), Shape(2600, 17, 1500, 5), Shape(5000, 300, 260, 9),
     ],
     ids=size_id,
 )  # fmt: skip
