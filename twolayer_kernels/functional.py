@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import handle_torch_function
 
 from . import autograd, checks, dispatch, flops, operations, ops, transparency
@@ -124,7 +125,7 @@ def two_layer(
         tensor([[12.],
                 [12.]])
     """
-    if torch.compiler.is_dynamo_compiling() or not unseen(x, w1, w2, b1, b2):
+    if is_dynamo_compiling() or not unseen(x, w1, w2, b1, b2):
         return _seen(_TWO_LAYER, (x, w1, w2, b1, b2), backend, recompute=recompute)
     try:
         return _two_layer(x, w1, w2, b1, b2, recompute, backend)
@@ -166,9 +167,7 @@ def _two_layer(
         or (b2 is not None and b2.requires_grad)
     )
     if needs_graph:
-        y: Tensor = autograd.TwoLayer.apply(  # type: ignore[no-untyped-call]
-            x2d, w1, w2, b1, b2, chosen, recompute
-        )
+        y: Tensor = autograd.apply_two_layer(x2d, w1, w2, b1, b2, chosen, recompute)
     else:
         y, _ = chosen.two_layer_forward(x2d, w1, w2, b1, b2, False)
     if x.dim() == 2:
@@ -191,7 +190,7 @@ def _flattened(x: Tensor) -> Tensor:
 
 def _way(backend: str | None, *arguments: Any) -> tuple[Way, str]:
     """:func:`transparency.way_of_call`, in a form that ``torch.compile`` can trace, too."""
-    if not torch.compiler.is_dynamo_compiling():
+    if not is_dynamo_compiling():
         return transparency.way_of_call(*arguments, backend=backend)
     for a in arguments:
         if isinstance(a, Tensor) and type(a) not in (Tensor, nn.Parameter):
@@ -328,7 +327,7 @@ def linear_relu(
         >>> linear_relu(torch.tensor([[1.0, -2.0]]), torch.eye(2))
         tensor([[1., 0.]])
     """
-    if torch.compiler.is_dynamo_compiling() or not unseen(x, w, b):
+    if is_dynamo_compiling() or not unseen(x, w, b):
         return _seen(_LINEAR_RELU, (x, w, b), backend)
     try:
         return _linear_relu(x, w, b, backend)
@@ -357,9 +356,7 @@ def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) ->
     if torch.is_grad_enabled() and (
         x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)
     ):
-        a: Tensor = autograd.LinearReLU.apply(  # type: ignore[no-untyped-call]
-            x2d, w, b, chosen, shape
-        )
+        a: Tensor = autograd.apply_linear_relu(x2d, w, b, chosen, shape)
         return a
     a = chosen.linear_relu_forward(x2d, w, b)
     return a if shape is None else operations.no_view(a, shape)

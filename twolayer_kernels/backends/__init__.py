@@ -11,7 +11,7 @@ dimensions, and returns new tensors:
     dtypes, devices, layouts or shapes do not fit together. Else they are checked before the call.
 ``ADDS_TO_MAIN_GRAD: bool``
     Whether ``two_layer_backward`` takes ``main_grads``: float32 tensors that the gradients of w1
-    and w2 are added to, in the place of being returned.
+    and w2 are added to, in the place of being returned. One that checks its arguments does not.
 ``describe(dtype, sizes or None) -> str``, where there is something to say
     Which of its kernels serve a network of these sizes: batch, in, hidden and out features.
 ``linear_relu_forward(x, w, b) -> a``
