@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -169,3 +170,14 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def assert_untouched(model: nn.Module, before: dict[str, Tensor]) -> None:
     for name, p in model.named_parameters():
         assert torch.equal(p, before[name])
+
+
+def small_arrays(samples: int = 6) -> tuple[np.ndarray, ...]:
+    """``x``, ``y``, ``w1`` and ``w2`` of a network of 3, 4 and 2 features."""
+    rng = np.random.default_rng(0)
+    return (
+        rng.random((samples, 3)),
+        rng.random((samples, 2)),
+        rng.random((4, 3)),
+        rng.random((2, 4)),
+    )
