@@ -53,8 +53,8 @@ test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready $(NEWEST)/.ready
 SANITIZED := build/sanitized
 SANITIZED_TESTS := products edges exact numpy numpy_fit fit fit_callbacks fit_ends fit_trajectories threads
 sanitize: $(VENV)/.ready
-	mkdir -p $(SANITIZED)
-	cp -ru csrc twolayer_kernels tests benches setup.py pyproject.toml README.md $(SANITIZED)
+	mkdir -p $(SANITIZED) && rm -rf $(SANITIZED)/csrc
+	cp -rup csrc twolayer_kernels tests benches setup.py pyproject.toml README.md $(SANITIZED)
 	cd $(SANITIZED) && TWOLAYER_SANITIZE=address,undefined $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd $(SANITIZED) && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TWOLAYER_ISA=baseline \
