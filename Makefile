@@ -51,7 +51,7 @@ test-ecosystem: $(VENV)/.ecosystem $(OLDEST)/.ready $(NEWEST)/.ready
 # masked vector loads and stores, of which the baseline has none. It keeps freed memory for a while, so the test
 # of what stays behind cannot pass.
 SANITIZED := build/sanitized
-SANITIZED_TESTS := products edges exact numpy numpy_fit fit fit_callbacks fit_ends fit_trajectories threads
+SANITIZED_TESTS := products edges exact numpy numpy_fit numpy_fit_refusals fit fit_callbacks fit_ends fit_trajectories threads
 sanitize: $(VENV)/.ready
 	mkdir -p $(SANITIZED) && rm -rf $(SANITIZED)/csrc
 	cp -rup csrc twolayer_kernels tests benches setup.py pyproject.toml README.md $(SANITIZED)

@@ -66,6 +66,8 @@ class WeightGradient {
     }
   }
 
+  WeightGradient(WeightGradient&&) = default;  // the product points into the sums
+
   // A share of it: the sums themselves are what is wanted.
   static WeightGradient share(T* grad, Index rows, Index cols, Sum<T>* sums) {
     WeightGradient of_share(nullptr, rows, cols, false);
@@ -74,7 +76,8 @@ class WeightGradient {
     if constexpr (sizeof(T) == sizeof(Sum<T>)) {
       of_share.p.c = row_major(sums, cols);
     } else {
-      of_share.p.c = row_major(grad, cols);
+      of_share.p.c =
+          row_major(grad, cols);  // says that it is wanted: suspended sums leave it alone
       of_share.p.partial = row_major(sums, cols);
     }
     return of_share;
@@ -201,16 +204,19 @@ Shape shape_of(const LinearReluBackward<T>& f) {
 }
 
 template <class T>
-void second_bias(const TwoLayerBackward<T>& f, Range samples, double* sums) {
+void add_second_bias(const TwoLayerBackward<T>& f, Range samples, double* sums) {
   const Index out = f.shape.out_features;
   kernels().of<T>().column_sums(samples.size(), out, f.grad_y.from_row(samples.begin), sums);
 }
 
 template <class T>
-void second_bias(const LinearReluBackward<T>&, Range, double*) {}
+void add_second_bias(const LinearReluBackward<T>&, Range, double*) {}
 
+// All samples in shares. Threads take whole shares, or, where they are many more than these, share
+// the products of one share after the other: no sum changes its order.
 template <class T, template <class> class Backward>
 void deal_back(const Backward<T>& f, Index count, int threads) {
+  // A piece of the hidden layer that stays in a core's cache with what it is multiplied by.
   constexpr Index CACHED_BYTES = 256 << 10, LEAST_ROWS = 64;
   const Shape shape = shape_of(f);
   const Index in = shape.in_features, hidden = shape.hidden_features, out = shape.out_features;
@@ -218,25 +224,29 @@ void deal_back(const Backward<T>& f, Index count, int threads) {
   const Shares<T> shares(count, to);
   const Matrix<T> grad_x = result(to.x, shape.batch, in);
   const Index lanes = kernels().of<T>().lanes;
-  const auto compute = [&](Index share) {
+  const auto compute = [&](Index share, int threads_of_share) {
     const Range own = vector_part(shape.batch, lanes, count, share);
     shares.clear_biases(share);
-    if (to.b2.data) second_bias(f, own, shares.of_b2(share));
+    if (to.b2.data) add_second_bias(f, own, shares.of_b2(share));
     const Index fitting = std::max(LEAST_ROWS, CACHED_BYTES / (hidden * Index(sizeof(T))));
     const Index rows = ceil_div(own.size(), ceil_div(own.size(), fitting));
     Gradients<T> sums{grad_x, WeightGradient<T>::share(to.w1.data, hidden, in, shares.of_w1(share)),
                       WeightGradient<T>::share(to.w2.data, out, hidden, shares.of_w2(share)),
                       to.b1.data ? shares.of_b1(share) : nullptr};
-    pass_back(f, own, rows, sums, 1);
+    pass_back(f, own, rows, sums, threads_of_share);
   };
-  const Index useful = std::min(count, threads_worth(shape, threads));
-  in_one_region(useful, [&] {
-    on_threads(useful, [&](Index i) {
-      const TrimHidden of_this_thread;
-      const Range own = part(count, useful, i);
-      for (Index share = own.begin; share < own.end; ++share) compute(share);
-    });
-    shares.add_up(int(useful));
+  const Index worth = threads_worth(shape, threads), useful = std::min(count, worth);
+  in_one_region(worth, [&] {
+    if (worth >= 2 * count) {
+      for (Index share = 0; share < count; ++share) compute(share, int(worth));
+    } else {
+      on_threads(useful, [&](Index i) {
+        const TrimHidden of_this_thread;
+        const Range own = part(count, useful, i);
+        for (Index share = own.begin; share < own.end; ++share) compute(share, 1);
+      });
+    }
+    shares.add_up(int(worth));
   });
 }
 
@@ -276,8 +286,9 @@ void two_layer_backward(const TwoLayerBackward<T>& f, int threads) {
   in_one_region(threads_worth(f.shape, threads), [&] {
     if (f.grad_b2) bias_gradient(batch, f.shape.out_features, f.grad_y, f.grad_b2, threads);
     if (!hidden_layer) return;
-    const bool in_pieces = first_layer || !f.a;
-    const Index most = in_pieces ? piece_rows(batch, hidden, sizeof(T)) : std::max<Index>(batch, 1);
+    const bool holds_hidden = first_layer || !f.a;
+    const Index most =
+        holds_hidden ? piece_rows(batch, hidden, sizeof(T)) : std::max<Index>(batch, 1);
     share_products(f, most, threads);
   });
 }

@@ -1,6 +1,7 @@
 #include "board.h"
 
 #include <algorithm>
+#include <chrono>
 #include <thread>
 
 #include "processors.h"
@@ -36,6 +37,10 @@ void sleep_while(std::atomic<int>&, int) {
 }
 void wake(std::atomic<int>&) {}
 #endif
+
+Index now() {
+  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
 
 bool inside_part() { return inside; }
 

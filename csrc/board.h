@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <exception>
 
 #include "float_mode.h"
@@ -17,9 +16,7 @@ struct Work {
 };
 
 // Nanoseconds on a steady clock.
-inline Index now() {
-  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
-}
+Index now();
 
 // Tells the processor that this thread waits in a loop.
 inline void pause() {

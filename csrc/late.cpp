@@ -20,31 +20,36 @@ bool late(Spent spent) { return spent.waited >= LATE + spent.worked + spent.work
 // ---- the pool in the place of OpenMP's team ----
 
 // For how long: at first, at most, of what was lost, and until the next look at what others take.
-constexpr Index HOLD = 20'000'000, LONGEST_HOLD = 2'000'000'000;
+constexpr Index FIRST_HOLD = 20'000'000, LONGEST_HOLD = 2'000'000'000;
 constexpr Index HOLD_PER_WAIT = 10, LOOK_AGAIN_AFTER = 100'000'000;
+// A team that is late so soon after a hold goes on being late.
+constexpr Index SOON_AFTER_HOLD = 20'000'000;
 // Others take our processors where our threads wait for one for over a 64th of the time, while
-// others run for a quarter of it: torch's threads, which spin after work, make ours wait too.
+// others run for a quarter of it beyond what fits on the processors that the team leaves free. Both
+// count: torch's threads, which spin after work, make ours wait too, and others may run elsewhere.
 constexpr Index WAITED = 64, OTHERS = 4;
 
 struct Account {
   int caller = 0;
-  Index at = 0, waited = 0, others = 0;
+  Index at = 0, waited = 0;
+  double others = 0;
 };
 
 Account account_of(int caller) {
   return {caller, now(), waited_for_processor(caller) + workers_waited(), time_of_others()};
 }
 
-bool crowded_since(const Account& before) {
+bool crowded_since(const Account& before, int threads) {
   const Account after = account_of(before.caller);
   const Index time = after.at - before.at;
+  const double elsewhere = double(time) * std::max(0, processors_online() - threads);
   return (after.waited - before.waited) * WAITED > time &&
-         (after.others - before.others) * OTHERS > time;
+         (after.others - before.others - elsewhere) * OTHERS > double(time);
 }
 
 std::atomic<Index> hold_until{0};  // 0 where there is none
 Account account;
-Index hold = 0, last_hold = 0;
+Index hold_length = 0, hold_ended = 0;
 
 // Whoever is there reads and writes these; the others need not wait.
 std::atomic<bool> somebody_is_there{false};
@@ -57,7 +62,7 @@ class AtTheAccount {
 };
 
 void hold_for(Index time) {
-  account = account_of(KeptOff::calling_thread());
+  account = account_of(calling_thread());
   hold_until.store(account.at + time);
 }
 
@@ -74,22 +79,25 @@ void tell_of_team(Spent spent) {
   if (!late(spent)) return;
   const AtTheAccount here;
   if (!here.alone) return;
-  const bool again = last_hold != 0 && now() < last_hold + HOLD;
-  hold = std::min(std::max(again ? 2 * hold : HOLD, HOLD_PER_WAIT * spent.waited), LONGEST_HOLD);
-  hold_for(hold);
+  const bool again = hold_ended != 0 && now() < hold_ended + SOON_AFTER_HOLD;
+  const Index least = std::max(again ? 2 * hold_length : FIRST_HOLD, HOLD_PER_WAIT * spent.waited);
+  hold_length = std::min(least, LONGEST_HOLD);
+  hold_for(hold_length);
 }
 
-bool pool_stands_in() {
+bool pool_stands_in(int threads) {
   const Index end = hold_until.load(std::memory_order_relaxed);
   if (end == 0) return false;
   if (now() < end) return true;
   const AtTheAccount here;
   if (!here.alone) return true;
-  if (crowded_since(account)) {
+  const Index since = hold_until.load(std::memory_order_relaxed);
+  if (since != end) return since != 0;  // somebody has looked meanwhile
+  if (crowded_since(account, threads)) {
     hold_for(LOOK_AGAIN_AFTER);
     return true;
   }
-  last_hold = now();
+  hold_ended = now();
   hold_until.store(0);
   return false;
 }

@@ -11,16 +11,16 @@ struct Spent {
   Index worked, waited;
 };
 
-// On OpenMP's team, and on the pool.
+// To be called after each piece of work with how it went: on OpenMP's team; on the pool.
 void tell_of_team(Spent spent);
 void tell_of_pool(Spent spent);
 
-// Whether the pool is to serve the team's calls now. A thread that OpenMP waits for and that has
-// lost its processor costs tens of milliseconds; so after one came late the pool stands in, and the
-// team is tried again only where this process has had its processors since.
-bool pool_stands_in();
+// Whether the pool is to serve the calls of a team of so many threads now. One that OpenMP waits
+// for and that has lost its processor costs 10 to 30 milliseconds; so after one came late the pool
+// stands in, and the team is tried again only where this process has had its processors since.
+bool pool_stands_in(int threads);
 
-// Whether callers are to compute alone, also without the pool.
+// Whether callers are to compute alone, without the pool's workers.
 bool callers_alone();
 
 }  // namespace twolayer

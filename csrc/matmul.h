@@ -51,8 +51,8 @@ struct Matmul {
   // other threads have written than they have saved.
   bool is_last = false;
 
-  // Where threads have just written an operand, what each should read as little of as it can: the
-  // rows of A, or the columns of B.
+  // Where threads have written an operand, a moment ago or not long ago, what each should read as
+  // little of as it can: the rows of A, or the columns of B.
   Side fresh = Side::none;
 
   // Whether C may go past the caches: it is large, and nothing reads it soon.

@@ -80,7 +80,7 @@ void fall_asleep(int index) {
 }
 
 void work(int index) {
-  pool.workers[index].thread.store(KeptOff::calling_thread());
+  pool.workers[index].thread.store(calling_thread());
   Yielding yielding;
   int last = 0;
   Index idle_since = now();

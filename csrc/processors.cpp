@@ -22,7 +22,6 @@ namespace twolayer {
 
 namespace {
 
-constexpr Index SECOND = 1'000'000'000;
 constexpr double NO_LIMIT = std::numeric_limits<double>::infinity();
 
 std::atomic<int> known{0};
@@ -127,11 +126,6 @@ std::array<double, COUNT> numbers_of(const char* path) {
   return numbers;
 }
 
-Index nanoseconds(clockid_t clock) {
-  timespec time;
-  return clock_gettime(clock, &time) == 0 ? Index(time.tv_sec) * SECOND + time.tv_nsec : 0;
-}
-
 }  // namespace
 
 Index waited_for_processor(int thread) {
@@ -140,11 +134,14 @@ Index waited_for_processor(int thread) {
   return std::max<Index>(Index(waited), 0);
 }
 
-Index time_of_others() {
+int processors_online() { return int(sysconf(_SC_NPROCESSORS_ONLN)); }
+
+double time_of_others() {
   const auto [up, idle] = numbers_of<2>("/proc/uptime");  // seconds; of all processors together
-  if (idle < 0) return 0;
-  const Index run = Index((double(sysconf(_SC_NPROCESSORS_ONLN)) * up - idle) * SECOND);
-  return run - nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
+  timespec own;
+  if (idle < 0 || clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own) != 0) return 0;
+  const double ran = processors_online() * up - idle;
+  return (ran - double(own.tv_sec)) * 1e9 - double(own.tv_nsec);
 }
 
 namespace {
@@ -166,7 +163,7 @@ void leave_processor(int processor) {
   if (narrow(0, processor, before)) sched_setaffinity(0, sizeof before, &before);
 }
 
-int KeptOff::calling_thread() { return int(syscall(SYS_gettid)); }
+int calling_thread() { return int(syscall(SYS_gettid)); }
 
 void KeptOff::keep_off(int thread, int processor) {
   int is = FREE;  // not while another caller saves what it had
@@ -183,10 +180,11 @@ void KeptOff::undo() {
 #else
 
 Index waited_for_processor(int) { return 0; }
-Index time_of_others() { return 0; }
+double time_of_others() { return 0; }
+int processors_online() { return processors(); }
 int current_processor() { return -1; }
 void leave_processor(int) {}
-int KeptOff::calling_thread() { return 0; }
+int calling_thread() { return 0; }
 void KeptOff::keep_off(int, int) {}
 void KeptOff::undo() {}
 

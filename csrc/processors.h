@@ -1,4 +1,4 @@
-// How many processors this process may use.
+// How many processors this process may use, and what others take of them.
 #pragma once
 
 #include <atomic>
@@ -27,13 +27,19 @@ int default_threads();
 // The processor that the calling thread runs on; -1 where that cannot be told.
 int current_processor();
 
-// Nanoseconds that a thread of this process has waited for a processor while it could run, 0 for
-// the thread itself; 0 where that cannot be told.
+// Those of the machine that are online.
+int processors_online();
+
+// The system's number of the calling thread; 0 where threads have none.
+int calling_thread();
+
+// Nanoseconds that the thread of this process with this number has waited for a processor while it
+// could run; 0 where that cannot be told.
 Index waited_for_processor(int thread);
 
-// Nanoseconds that other processes have run on all processors, to about a hundredth of a second: of
-// worth are differences. Stands still where that cannot be told.
-Index time_of_others();
+// Nanoseconds that other processes have run on all processors online, to about a hundredth of a
+// second: of worth are differences. Stands still where that cannot be told.
+double time_of_others();
 
 // Moves the calling thread to another of its processors, if it has one. The scheduler likes to put
 // a thread beside the one that woke it, on one processor while others are idle, and leaves them
@@ -43,7 +49,6 @@ void leave_processor(int processor);
 // The same for another thread, one that sleeps: it wakes up elsewhere.
 class KeptOff {
  public:
-  static int calling_thread();
   // Where an earlier call has not been undone yet, nothing happens.
   void keep_off(int thread, int processor);
   // To be called by that thread, awake: all of its processors are its own again.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels.h"
 #include "parts.h"
@@ -12,6 +13,13 @@
 #include "threads.h"
 
 namespace twolayer {
+
+// Bytes of one share's sums, in whole lines.
+template <class T>
+Index share_bytes(Index weights, Index biases) {
+  constexpr Index LINE = 64;
+  return ceil_div(biases * Index(sizeof(double)) + weights * Index(sizeof(Sum<T>)), LINE) * LINE;
+}
 
 // Into how many shares the samples are dealt; 1: into none. The sizes alone decide, and so do the
 // bits of the results. A share costs writing and adding up a weight gradient of its own; it saves
@@ -24,8 +32,8 @@ Index shares_of(const Shape& s) {
   const Index around = s.in_features + s.out_features;
   if (threads_worth(s, 2) < 2) return 1;
   const Index rows = std::max(ROWS, ROWS_PER_FEATURE * around);
-  const Index bytes = s.hidden_features * around * Index(sizeof(Sum<T>)) +
-                      (s.hidden_features + s.out_features) * Index(sizeof(double));
+  const Index bytes =
+      share_bytes<T>(s.hidden_features * around, s.hidden_features + s.out_features);
   const Index fitting = MOST_SHARED_BYTES / std::max<Index>(1, bytes);
   const Index count = std::min({s.batch / rows, MOST, fitting});
   if (count < 2) {  // two halves may do with less
@@ -57,10 +65,7 @@ class Shares {
  public:
   Shares(Index count, const Results<T>& to)
       : count(count), w1(to.w1), w2(to.w2), b1(to.b1), b2(to.b2) {
-    constexpr Index LINE = 64;
-    const Index biases = (b1.size + b2.size) * Index(sizeof(double));
-    const Index weights = (w1.size + w2.size) * Index(sizeof(Sum<T>));
-    stride = ceil_div(biases + weights, LINE) * LINE;
+    stride = share_bytes<T>(w1.size + w2.size, b1.size + b2.size);
     memory = static_cast<char*>(sums_memory(SumsOf::shares, count * stride));
   }
 
@@ -100,12 +105,15 @@ class Shares {
     }
   }
 
-  static void store(const T* sums, Index size, T* out) { std::copy_n(sums, size, out); }
   template <class S>
   static void store(const S* sums, Index size, T* out) {
-    double wide[AT_ONCE];
-    std::copy_n(sums, size, wide);
-    kernels().of<T>().round_sums(size, wide, out);
+    if constexpr (std::is_same_v<S, T>) {
+      std::copy_n(sums, size, out);
+    } else {
+      double wide[AT_ONCE];
+      std::copy_n(sums, size, wide);
+      kernels().of<T>().round_sums(size, wide, out);
+    }
   }
 
   const Index count;

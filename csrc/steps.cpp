@@ -1,6 +1,7 @@
 #include "steps.h"
 
 #include "parts.h"
+#include "scratch.h"
 
 namespace twolayer {
 
@@ -42,10 +43,11 @@ TrimHidden::~TrimHidden() {
   for (Hidden which : {Hidden::activation, Hidden::gradient}) {
     hidden_buffer(which).keep_at_most(2 * HIDDEN_BYTES);
   }
+  sums_buffer(SumsOf::parts).keep_at_most(SUMS_BYTES);
 }
 
 TrimScratch::~TrimScratch() {
-  for (SumsOf which : {SumsOf::hidden, SumsOf::other, SumsOf::parts}) {
+  for (SumsOf which : {SumsOf::hidden, SumsOf::other}) {
     sums_buffer(which).keep_at_most(SUMS_BYTES);
   }
   sums_buffer(SumsOf::shares).keep_at_most(MOST_SHARED_BYTES);

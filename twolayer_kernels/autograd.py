@@ -257,9 +257,10 @@ class TwoLayer(torch.autograd.Function):
 
 
 def _past_the_wrapper(kind: type[torch.autograd.Function]) -> Any:
-    """``apply`` without torch's wrapper, 2 us of 90, which looks for transforms of torch.func.
+    """``apply`` without torch's wrapper, 2 us of 90.
 
-    For direct calls: the rule has looked for them already.
+    That looks for transforms of torch.func, as the rule has done before a direct call, and unwraps
+    tensors of those that have ended, as is done where the kernels refuse them.
     """
     return super(torch.autograd.Function, kind).apply  # type: ignore[misc]
 

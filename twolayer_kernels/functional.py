@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import handle_torch_function
@@ -270,6 +271,9 @@ def _refused(
 ) -> Tensor:
     """After a direct call failed: another way, or an error that says what is wrong."""
     try:
+        alive = unwrap_dead_wrappers(given)  # of a transform of torch.func that has ended
+        if any(own is not former for own, former in zip(alive, given, strict=True)):
+            return op.public(*alive, **options, backend=backend)
         reason = transparency.why_without_memory(*given)
         if reason is not None:
             return _in_operations(op, given, backend, reason, **options)

@@ -55,7 +55,7 @@ def _new_activation(x: Tensor, hidden_features: int, out_features: int) -> Tenso
     batch, in_features = x.shape
     if _features_first(x.dtype, batch, in_features, hidden_features, out_features):
         # Not the transpose of another tensor: autograd spends 5 us on keeping a view.
-        return torch.empty_strided((batch, hidden_features), (1, max(1, batch)), dtype=x.dtype)
+        return x.new_empty_strided((batch, hidden_features), (1, max(1, batch)))
     return x.new_empty(batch, hidden_features)
 
 
