@@ -77,11 +77,12 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
   const Matrix<T> y = result(f.y, f.shape.batch, out);
   prefer_huge_pages(f.a.data, f.shape.batch * hidden * Index(sizeof(T)));
   const TrimScratch trim;
-  const auto compute = [&](Index first, Index rows, bool samples_along, Index count) {
+  const auto compute = [&](Index first, Index rows, Index in_all, bool samples_along, Index count) {
     const Matrix<T> a = f.a ? f.a.from_row(first)
                             : hidden_scratch<T>(Hidden::activation, rows, hidden, samples_along);
-    linear(rows, in, hidden, f.x.from_row(first), f.w1, f.b1, true, a, int(count));
-    linear<T>(rows, hidden, out, a, f.w2, f.b2, false, y.from_row(first), int(count), streams);
+    linear(rows, in, hidden, f.x.from_row(first), f.w1, f.b1, true, a, int(count), in_all);
+    linear<T>(rows, hidden, out, a, f.w2, f.b2, false, y.from_row(first), int(count), in_all,
+              streams);
   };
   in_one_region(threads_worth(f.shape, threads), [&] {
     for (Index row = 0; row < f.shape.batch; row += piece) {
@@ -92,13 +93,13 @@ void two_layer_forward(const TwoLayerForward<T>& f, int threads) {
       // Threads that write into one line of a kept activation would take it from each other.
       const bool apart = !f.a || !samples_along || f.a.col_stride * Index(sizeof(T)) % 64 == 0;
       if (deal.threads <= 1 || !apart) {
-        compute(row, rows, samples_along, threads);
+        compute(row, rows, rows, samples_along, threads);
         continue;
       }
       on_threads(deal.threads, [&](Index i) {
         const TrimHidden of_this_thread;
         const Range own = vector_part(rows, deal.unit, deal.threads, i);
-        compute(row + own.begin, own.size(), samples_along, 1);
+        compute(row + own.begin, own.size(), rows, samples_along, 1);
       });
     }
   });

@@ -47,6 +47,10 @@ struct Matmul {
   // Where given, the sums go there and no epilogue runs; C is only what it makes of them.
   const SumsTaker<T>* taker = nullptr;
 
+  // Rows of the product that this one is some rows of, if it is: how sums are ordered goes by
+  // these.
+  Index rows_in_all = 0;
+
   // Whether no product reads C next. Where sums have few terms, that one would wait longer for what
   // other threads have written than they have saved.
   bool is_last = false;
@@ -101,6 +105,7 @@ Matmul<T> transposed(const Matmul<T>& p) {
   t.row_sum = p.col_sum, t.col_sum = p.row_sum;
   t.partial = p.partial.transposed();
   t.fresh = across(p.fresh);
+  t.rows_in_all = 0;  // of columns nothing depends
   return t;
 }
 

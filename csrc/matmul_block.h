@@ -170,14 +170,16 @@ class BlockedMatmul {
       tile_col_sum = scratch<S>(1, BLOCK_N<S>);
       for (Index n = 0; n < width; ++n) tile_col_sum[n] = 0;
     }
+    const Index rows_in_all = std::max(p.M, p.rows_in_all);
     // By the product's rows and not by this thread's: the two ways sum in other orders, and C is to
     // have the same bits for any number of threads.
-    if (are_few_rows<T>(p.M, p.K) && p.a.col_stride == 1 && p.b.row_stride == 1 && !p.packed_b) {
+    if (are_few_rows<T>(rows_in_all, p.K) && p.a.col_stride == 1 && p.b.row_stride == 1 &&
+        !p.packed_b) {
       run_few_rows(rows, cols);
       if (col_sum) flush_col_sum(cols);
       return;
     }
-    if (is_b_used_in_place<T>(p.M, p.K) && p.b.col_stride == 1 && !p.packed_b) {
+    if (is_b_used_in_place<T>(rows_in_all, p.K) && p.b.col_stride == 1 && !p.packed_b) {
       run_in_place(rows, cols);
       if (col_sum) flush_col_sum(cols);
       return;

@@ -56,13 +56,14 @@ struct TrimScratch : TrimHidden {
   ~TrimScratch();
 };
 
-// relu(x w^T + b) or x w^T + b.
+// relu(x w^T + b) or x w^T + b; of `batch_in_all` samples, where these are some of them.
 template <class T>
 void linear(Index batch, Index in_features, Index out_features, Matrix<const T> x,
             Matrix<const T> w, Vector<const T> b, bool relu, Matrix<T> out, int threads,
-            bool streams = false) {
+            Index batch_in_all = 0, bool streams = false) {
   Matmul<T> p;
   p.M = batch, p.N = out_features, p.K = in_features;
+  p.rows_in_all = batch_in_all;
   p.a = x, p.b = w.transposed(), p.c = out;
   p.col_bias = b;
   p.relu = relu;

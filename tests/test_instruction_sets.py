@@ -24,6 +24,8 @@ SELECTED = [
     "test_autograd.py::test_nan_and_infinity_spread_as_in_torch",
     "test_autograd.py::test_nan_stays_nan_and_its_gradient_passes",
     "test_autograd.py::test_the_gradient_at_exactly_0_is_0",
+    "test_threads.py::test_dealt_samples_have_the_same_bits_for_any_thread_count",
+    "test_threads.py::test_shares_of_the_samples_have_the_same_bits_for_any_thread_count",
 ]
 
 
@@ -60,7 +62,16 @@ def test_the_best_one_runs_unless_one_is_named():
 )
 def test_the_tiers_pass_on_the_ones_that_this_process_does_not_run(isa):
     selected = [f"tests/{name}" for name in SELECTED]
-    done = run("-m", "pytest", *selected, "-k", "cpu or blocks", "-p", "no:cacheprovider", isa=isa)
+    done = run(
+        "-m",
+        "pytest",
+        *selected,
+        "-k",
+        "cpu or blocks or samples",
+        "-p",
+        "no:cacheprovider",
+        isa=isa,
+    )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert f"instruction set {isa} " in done.stdout
 
