@@ -213,7 +213,7 @@ template <class T>
 void add_second_bias(const LinearReluBackward<T>&, Range, double*) {}
 
 // All samples in shares. Threads take whole shares, or, where they are many more than these, share
-// the products of one share after the other: no sum changes its order.
+// the products of one share after the other: no sum of a weight changes its order.
 template <class T, template <class> class Backward>
 void deal_back(const Backward<T>& f, Index count, int threads) {
   // A piece of the hidden layer that stays in a core's cache with what it is multiplied by.

@@ -109,20 +109,26 @@ def test_a_wrong_shape_is_named_inside_a_transform(pair):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("backend", [None, "cpu"])
-def test_a_tensor_that_outlived_its_transform_is_an_input_as_others(backend, recompute):
+@pytest.mark.parametrize("backend", [None, "cpu", "reference", "torch"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_tensor_that_outlived_its_transform_is_an_input_as_others(which, backend, recompute):
+    inputs = [torch.randn(size, requires_grad=True) for size in ((6, 3), (4, 3), (2, 4))]
     kept = []
 
-    def keep(x):
-        kept.append(x)
-        return x.sum()
+    def keep(t):
+        kept.append(t)
+        return t.square().sum()
 
-    torch.func.grad(keep)(torch.randn(6, 3))
-    w1, w2 = torch.randn(4, 3, requires_grad=True), torch.randn(2, 4, requires_grad=True)
-    y = two_layer(kept[0], w1, w2, backend=backend, recompute=recompute)
-    assert type(y.grad_fn).__name__ == "TwoLayerBackward"
-    torch.testing.assert_close(y, torch.relu(kept[0] @ w1.T) @ w2.T)
-    y.sum().backward()
-    assert w1.grad is not None
-    a = linear_relu(kept[0], w1, backend=backend)
-    torch.testing.assert_close(a, torch.relu(kept[0] @ w1.T))
+    torch.func.grad(keep)(inputs[which])
+    given = [*inputs[:which], kept[0], *inputs[which + 1 :]]
+    y = two_layer(*given, backend=backend, recompute=recompute)
+    wanted = torch.relu(inputs[0] @ inputs[1].T) @ inputs[2].T
+    torch.testing.assert_close(y, wanted)
+    found = torch.autograd.grad(y.sum(), inputs)
+    for ours, plain in zip(found, torch.autograd.grad(wanted.sum(), inputs), strict=True):
+        torch.testing.assert_close(ours, plain)
+    if which < 2:
+        a = linear_relu(*given[:2], backend=backend)
+        grad = torch.autograd.grad(a.sum(), inputs[which])[0]
+        plain = torch.relu(inputs[0] @ inputs[1].T).sum()
+        torch.testing.assert_close(grad, torch.autograd.grad(plain, inputs[which])[0])

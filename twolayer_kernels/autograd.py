@@ -260,9 +260,18 @@ def _past_the_wrapper(kind: type[torch.autograd.Function]) -> Any:
     """``apply`` without torch's wrapper, 2 us of 90.
 
     That looks for transforms of torch.func, as the rule has done before a direct call, and unwraps
-    tensors of those that have ended, as is done where the kernels refuse them.
+    tensors of those that have ended. So for backends that refuse such tensors, which are then
+    unwrapped.
     """
     return super(torch.autograd.Function, kind).apply  # type: ignore[misc]
 
 
-apply_linear_relu, apply_two_layer = _past_the_wrapper(LinearReLU), _past_the_wrapper(TwoLayer)
+_linear_relu_applied, _two_layer_applied = map(_past_the_wrapper, (LinearReLU, TwoLayer))
+
+
+def linear_relu_of(backend: ModuleType) -> Any:
+    return _linear_relu_applied if backend.CHECKS_ARGUMENTS else LinearReLU.apply
+
+
+def two_layer_of(backend: ModuleType) -> Any:
+    return _two_layer_applied if backend.CHECKS_ARGUMENTS else TwoLayer.apply

@@ -168,7 +168,8 @@ def _two_layer(
         or (b2 is not None and b2.requires_grad)
     )
     if needs_graph:
-        y: Tensor = autograd.apply_two_layer(x2d, w1, w2, b1, b2, chosen, recompute)
+        apply = autograd.two_layer_of(chosen)
+        y: Tensor = apply(x2d, w1, w2, b1, b2, chosen, recompute)
     else:
         y, _ = chosen.two_layer_forward(x2d, w1, w2, b1, b2, False)
     if x.dim() == 2:
@@ -360,7 +361,8 @@ def _linear_relu(x: Tensor, w: Tensor, b: Tensor | None, backend: str | None) ->
     if torch.is_grad_enabled() and (
         x.requires_grad or w.requires_grad or (b is not None and b.requires_grad)
     ):
-        a: Tensor = autograd.apply_linear_relu(x2d, w, b, chosen, shape)
+        apply = autograd.linear_relu_of(chosen)
+        a: Tensor = apply(x2d, w, b, chosen, shape)
         return a
     a = chosen.linear_relu_forward(x2d, w, b)
     return a if shape is None else operations.no_view(a, shape)
