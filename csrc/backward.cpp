@@ -76,8 +76,8 @@ class WeightGradient {
     if constexpr (sizeof(T) == sizeof(Sum<T>)) {
       of_share.p.c = row_major(sums, cols);
     } else {
-      of_share.p.c =
-          row_major(grad, cols);  // says that it is wanted: suspended sums leave it alone
+      // Says that it is wanted: suspended sums leave it alone.
+      of_share.p.c = row_major(grad, cols);
       of_share.p.partial = row_major(sums, cols);
     }
     return of_share;
@@ -140,8 +140,6 @@ void pass_back(const LinearReluBackward<T>& f, Range samples, Index most, Gradie
   } while (row < samples.end);
 }
 
-// Some of the samples, `most` of them at a time. Once for none: gradients of an empty batch are
-// zeros.
 template <class T>
 void pass_back(const TwoLayerBackward<T>& f, Range samples, Index most, Gradients<T>& to,
                int threads) {
@@ -169,8 +167,9 @@ void pass_back(const TwoLayerBackward<T>& f, Range samples, Index most, Gradient
       p.col_sum = to.b1;
       matmul(p, threads);
       if (to.w1) to.w1.add(rows, dh, f.x.from_row(row), Side::rows, last, threads);
-      if (to.x)
+      if (to.x) {
         input_gradient<T>(rows, in, hidden, dh, f.w1, f.shape.batch, to.x.from_row(row), threads);
+      }
     }
     row += rows;
   } while (row < samples.end);

@@ -16,7 +16,7 @@ void tell_of_team(Spent spent);
 void tell_of_pool(Spent spent);
 
 // Whether the pool is to serve the calls of a team of so many threads now. One that OpenMP waits
-// for and that has lost its processor costs 10 to 30 milliseconds; so after one came late the pool
+// for and that has lost its processor costs tens of milliseconds; so after one came late the pool
 // stands in, and the team is tried again only where this process has had its processors since.
 bool pool_stands_in(int threads);
 

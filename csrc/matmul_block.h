@@ -170,7 +170,7 @@ class BlockedMatmul {
       tile_col_sum = scratch<S>(1, BLOCK_N<S>);
       for (Index n = 0; n < width; ++n) tile_col_sum[n] = 0;
     }
-    const Index rows_in_all = std::max(p.M, p.rows_in_all);
+    const Index rows_in_all = p.rows_in_all != 0 ? p.rows_in_all : p.M;
     // By the product's rows and not by this thread's: the two ways sum in other orders, and C is to
     // have the same bits for any number of threads.
     if (are_few_rows<T>(rows_in_all, p.K) && p.a.col_stride == 1 && p.b.row_stride == 1 &&

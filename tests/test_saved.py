@@ -93,14 +93,20 @@ def parts():
 WAYS = {"direct": nullcontext, "profiler": torch.profiler.profile}
 
 
-def gradients_after_a_change(model, wanted, changed, looking=nullcontext, compiled=False):
-    """Of x and the parameters that are wanted, one of which is changed after the forward."""
+def leaf_and_network(model, wanted):
+    """Of ``wanted``, the first says whether x wants a gradient, the others which parameters do."""
     named = dict(model.named_parameters())
     torch.manual_seed(1)
     source = torch.randn(4, 5, dtype=torch.float64, requires_grad=wanted[0])
-    x = source * 1
     for name, needed in zip(NAMES, wanted[1:], strict=True):
         named[name].requires_grad_(needed)
+    return source, named
+
+
+def gradients_after_a_change(model, wanted, changed, looking=nullcontext, compiled=False):
+    """Of x and the parameters that are wanted, one of which is changed after the forward."""
+    source, named = leaf_and_network(model, wanted)
+    x = source * 1
     with looking():
         y = (torch.compile(model, backend="aot_eager") if compiled else model)(x)
         with torch.no_grad():
@@ -227,12 +233,8 @@ def test_second_derivatives_reach_everything(looking, recompute, batched):
     for wanted in parts():
 
         def second(model, wanted=wanted):
-            named = dict(model.named_parameters())
-            torch.manual_seed(1)
-            source = torch.randn(4, 5, dtype=torch.float64, requires_grad=wanted[0])
+            source, named = leaf_and_network(model, wanted)
             x = source * 1
-            for name, needed in zip(NAMES, wanted[1:], strict=True):
-                named[name].requires_grad_(needed)
             leaves = [t for t in (source, *named.values()) if t.requires_grad]
             with looking():
                 y = model(x)

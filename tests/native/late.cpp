@@ -2,12 +2,10 @@
 // about this process. Exits with 0 where they hold, else says what does not.
 #include "late.h"
 
-#include <cstdio>
-#include <cstdlib>
-
 #include "board.h"
 #include "pool.h"
 #include "processors.h"
+#include "require.h"
 
 namespace {
 
@@ -44,12 +42,6 @@ int calling_thread() { return 1; }
 using namespace twolayer;
 
 namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::_Exit(1);
-}
 
 // Milliseconds until a team of two is tried again, up to ten seconds.
 Index held() {

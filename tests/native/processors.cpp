@@ -7,22 +7,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 
 #include "board.h"
+#include "require.h"
 
 using namespace twolayer;
 
 namespace {
 
 constexpr Index MS = 1'000'000;
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::_Exit(1);
-}
 
 void run_for(Index time) {
   const Index end = now() + time;

@@ -14,16 +14,11 @@
 #include <vector>
 
 #include "processors.h"
+#include "require.h"
 
 using namespace twolayer;
 
 namespace {
-
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "does not hold: %s\n", what);
-  std::_Exit(1);
-}
 
 // Each part once, whatever their number.
 void each_part_runs_once(Index parts) {
