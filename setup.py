@@ -50,17 +50,20 @@ def openmp_flags(compiles, wanted):
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
-AVX512_FLAGS = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2_FLAGS]
+# GCC's own AVX-512 header trips the warning (GCC bug 105593).
+AVX512_FLAGS = [
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-Wno-maybe-uninitialized"),
+    *AVX2_FLAGS,
+]
 ISA_FLAGS = {
-    "kernels_avx512_bf16.cpp": [*AVX512_FLAGS, "-mavx512bf16", "-Wno-maybe-uninitialized"],
-    # GCC's own AVX-512 header trips this warning (GCC bug 105593).
-    "kernels_avx512.cpp": [*AVX512_FLAGS, "-Wno-maybe-uninitialized"],
+    "kernels_amx.cpp": [*AVX512_FLAGS, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "kernels_avx512_bf16.cpp": [*AVX512_FLAGS, "-mavx512bf16"],
+    "kernels_avx512.cpp": AVX512_FLAGS,
     "kernels_avx2.cpp": AVX2_FLAGS,
 }
-X86_ONLY = {"kernels_avx512_bf16.cpp", "kernels_avx512.cpp", "kernels_avx2.cpp"}
 
 sources = [
-    str(path) for path in sorted(Path("csrc").rglob("*.cpp")) if X86 or path.name not in X86_ONLY
+    str(path) for path in sorted(Path("csrc").rglob("*.cpp")) if X86 or path.name not in ISA_FLAGS
 ]
 
 

@@ -23,6 +23,7 @@ bool are_few_rows(Index M, Index K) {
   // What has to be widened is so for every few rows again.
   constexpr Index G = Packed<T>::group;
   constexpr bool widened = sizeof(T) * G != sizeof(typename Packed<T>::type);
+  if (has_matrix_unit<T> && M > 6) return false;
   if (M <= 1 && widened && DOT_COLUMNS < 4) return K >= lanes<Sum<T>>;
   if (M <= DOT_ROWS) return K / G >= (M - 1) * TERMS_PER_ROW<T>;
   return M <= (widened ? 16 : 40) && M * (widened ? 16 : 8) <= K / G;

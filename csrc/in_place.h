@@ -11,8 +11,9 @@ template <class T>
 bool is_b_used_in_place(Index M, Index K) {
   constexpr int L = lanes<Sum<T>>;
   constexpr Index G = Packed<T>::group;
+  constexpr Index most = has_matrix_unit<T> ? 4 : G > 1 ? 24 : 16;
   const bool fits = ceil_div(M, L) * L * ceil_div(K, G) <= IN_PLACE_ELEMENTS;
-  return (fits || sizeof(T) == sizeof(Sum<T>)) && M <= (G > 1 ? 24 : 16);
+  return (fits || sizeof(T) == sizeof(Sum<T>)) && M <= most;
 }
 
 // As tile(), with B where it is: rows `b_row` apart, `terms` of them, in elements; K and the

@@ -1,12 +1,14 @@
 // The body of each kernels_*.cpp: the inner kernels for one instruction set, in its namespace.
 //
 // The file that includes this one defines ISA_NAMESPACE, ISA_SUPPORTED and VECTOR_BYTES, and
-// setup.py compiles it with that instruction set's flags.
+// ISA_BFLOAT16_ONLY where the other types have nothing to win; setup.py compiles it with that
+// instruction set's flags.
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 
@@ -28,7 +30,15 @@ namespace {
 
 #include "in_place.h"
 
+#if defined(__AMX_BF16__)
+#include "amx.h"
+#endif
+
 #include "matmul_block.h"
+
+#if defined(__AMX_BF16__)
+#include "amx_panels.h"
+#endif
 
 #include "elementwise.h"
 
@@ -40,11 +50,11 @@ namespace {
 
 #include "training/losses.h"
 
-bool supported() { return ISA_SUPPORTED; }
-
 template <class T>
 constexpr KernelsOf<T> kernels_of() {
   return {lanes<Sum<T>>,
+          PACK_COST<T>,
+          COPY_COST<T>,
           &matmul_block<T>,
           &are_few_rows<T>,
           &is_b_used_in_place<T>,
@@ -61,17 +71,21 @@ constexpr KernelsOf<T> kernels_of() {
           sizeof(losses<T>) / sizeof(losses<T>[0])};
 }
 
-#define STRING_OF(name) #name
-#define NAME_OF(name) STRING_OF(name)
-
 }  // namespace
 
-extern const Kernels kernels;
-const Kernels kernels = {
-    NAME_OF(ISA_NAMESPACE), &supported,
-    kernels_of<float>(),    kernels_of<double>(),
-    kernels_of<bfloat16>(), kernels_of<float16>(),
-};
+bool supported();
+bool supported() { return ISA_SUPPORTED; }
+
+#define EXPORT_KERNELS(T, name)   \
+  extern const KernelsOf<T> name; \
+  const KernelsOf<T> name = kernels_of<T>();
+
+EXPORT_KERNELS(bfloat16, bf16)
+#if !defined(ISA_BFLOAT16_ONLY)
+EXPORT_KERNELS(float, f32)
+EXPORT_KERNELS(double, f64)
+EXPORT_KERNELS(float16, f16)
+#endif
 
 }  // namespace ISA_NAMESPACE
 }  // namespace twolayer

@@ -15,6 +15,9 @@ template <class T>
 struct KernelsOf {
   Index lanes;  // elements of one vector register of the type that T is summed in
 
+  // What packing an element of B costs, and what copying one of A, in lanes of multiply-adds.
+  Index pack_cost, copy_cost;
+
   // The block rows x cols of a product whose C has a unit column stride, on the calling thread.
   // row_sum and col_sum point to this thread's own sums, indexed as in the whole product.
   void (*matmul_block)(const Matmul<T>&, Range rows, Range cols, double* row_sum, double* col_sum);
@@ -54,13 +57,14 @@ struct KernelsOf {
   int loss_count;
 };
 
+// An instruction set: each adds to those behind it in the list.
 struct Kernels {
   const char* name;
   bool (*supported)();
-  KernelsOf<float> f32;
-  KernelsOf<double> f64;
-  KernelsOf<bfloat16> bf16;
-  KernelsOf<float16> f16;
+  const KernelsOf<float>& f32;
+  const KernelsOf<double>& f64;
+  const KernelsOf<bfloat16>& bf16;
+  const KernelsOf<float16>& f16;
 
   template <class T>
   const KernelsOf<T>& of() const;

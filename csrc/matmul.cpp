@@ -18,8 +18,6 @@ constexpr Index WORK_PER_THREAD = 100000;
 // Sums of fewer terms are little but stores: one thread does up to so many elements, fewer of them
 // where nothing reads them next.
 constexpr Index FEW_TERMS = 4, CACHED_ELEMENTS = 1 << 20, LAST_ELEMENTS = 1 << 17;
-// Packing an element of B costs about as much as this many lanes of multiply-adds.
-constexpr Index PACK_COST = 12;
 
 }  // namespace
 
@@ -41,9 +39,10 @@ struct Grid {
 constexpr Index OTHERS_COST = 120, OTHERS_BYTES = 2 << 20;
 
 // The grid of threads over C with the least work in its largest block, where each thread packs
-// the columns of B that it uses. Columns are dealt in whole vectors.
+// the columns of B that it uses and copies its rows of A. Columns are dealt in whole vectors.
 template <class T>
-Grid choose_grid(const Matmul<T>& p, Index lanes, Index count) {
+Grid choose_grid(const Matmul<T>& p, const KernelsOf<T>& kernel, Index count) {
+  const Index lanes = kernel.lanes;
   const Index fitting = OTHERS_BYTES / Index(sizeof(T));
   const bool fresh_rows = p.fresh == Side::rows && p.M * p.K <= fitting;
   const bool fresh_cols = p.fresh == Side::columns && p.N * p.K <= fitting;
@@ -53,8 +52,8 @@ Grid choose_grid(const Matmul<T>& p, Index lanes, Index count) {
     const Index cols = count / rows;
     const Index block_rows = ceil_div(p.M, rows);
     const Index block_cols = ceil_div(ceil_div(p.N, lanes), cols) * lanes;
-    const Index cost = block_cols * (block_rows + PACK_COST) +
-                       (fresh_rows ? block_rows * OTHERS_COST : 0) +
+    const Index cost = block_cols * (block_rows + kernel.pack_cost) +
+                       block_rows * kernel.copy_cost + (fresh_rows ? block_rows * OTHERS_COST : 0) +
                        (fresh_cols ? block_cols * OTHERS_COST : 0);
     if (best_cost < 0 || cost < best_cost) {
       best_cost = cost;
@@ -94,8 +93,7 @@ void matmul(const Matmul<T>& problem, int threads) {
   const KernelsOf<T>& kernel = kernels().of<T>();
   // The blocks of a packed operand are cut for all of its columns.
   const Index useful = useful_threads(p.M, p.N, p.K, threads, p.is_last);
-  const Grid grid =
-      p.packed_b ? Grid{std::min(p.M, useful), 1} : choose_grid(p, kernel.lanes, useful);
+  const Grid grid = p.packed_b ? Grid{std::min(p.M, useful), 1} : choose_grid(p, kernel, useful);
   const Index count = grid.rows * grid.cols;
   if (count == 1) {
     return kernel.matmul_block(p, {0, p.M}, {0, p.N}, p.row_sum, p.col_sum);

@@ -18,7 +18,7 @@ constexpr int COL_SUM_TILES = 16;
 
 // Memory that a thread keeps between calls. Its size has a bound, see the sums of the blocks.
 inline ScratchBuffer& scratch_buffer(int which) {
-  static thread_local ScratchBuffer buffers[5];
+  static thread_local ScratchBuffer buffers[6];
   return buffers[which];
 }
 
@@ -27,11 +27,19 @@ S* scratch(int which, Index count) {
   return static_cast<S*>(scratch_buffer(which).at_least(count * Index(sizeof(S))));
 }
 
+// What packing an element of B costs, and what copying one of A, in lanes of multiply-adds. (The
+// tile of vectors copies few operands; the matrix unit multiplies sixteen times as fast.)
+template <class T>
+constexpr Index PACK_COST = has_matrix_unit<T> ? 60 : 12;
+template <class T>
+constexpr Index COPY_COST = has_matrix_unit<T> ? 100 : 0;
+
 // Whether the tile cannot, or should not, read a block of A with K elements along where it is.
 template <class T>
 bool needs_copy(const Matrix<const T>& a, Index K) {
   using P = typename Packed<T>::type;
   constexpr Index G = Packed<T>::group;
+  if (has_matrix_unit<T>) return true;
   if (sizeof(T) * G != sizeof(P)) return true;  // must be widened
   if (G > 1) return a.col_stride != 1 || a.row_stride % G != 0 || K % G != 0;
   // Columns at a large power of two apart fall into the same sets of the cache.
@@ -49,29 +57,36 @@ Range column_block(Index columns, Index index) {
   return vector_part(columns, lanes<S>, column_blocks<S>(columns), index);
 }
 
-// Terms of the sums that are packed together, in whole packed elements but for the last.
+// Packed elements along K of an operand with so many terms.
+template <class T>
+Index packed_depth(Index K) {
+  constexpr Index STEP = DEPTH_STEP<T>;
+  return ceil_div(K, STEP) * (STEP / Packed<T>::group);
+}
+
+// Terms of the sums that are packed together, in whole steps but for the last.
 template <class T>
 Index depth_blocks(Index K) {
-  return K == 0 ? 1 : ceil_div(ceil_div(K, Packed<T>::group), BLOCK_K);
+  return K == 0 ? 1 : ceil_div(packed_depth<T>(K), BLOCK_K);
 }
 
 template <class T>
 Range depth_block(Index K, Index index) {
-  constexpr Index G = Packed<T>::group;
-  const Range depth = part(ceil_div(K, G), depth_blocks<T>(K), index);
-  return {depth.begin * G, depth.end * G < K ? depth.end * G : K};
+  return vector_part(K, DEPTH_STEP<T>, depth_blocks<T>(K), index);
 }
 
 // A block of B, K x columns, in panels as wide as a tile.
 template <class T>
 void pack_block(Index K, Index columns, const Operand<T>& b, typename Packed<T>::type* packed) {
   constexpr int L = lanes<Sum<T>>;
-  const Index vectors = ceil_div(columns, L), panels = ceil_div(vectors, MAX_NV);
+  const Index vectors = ceil_div(columns, L), panels = ceil_div(vectors, PANEL_VECTORS<T>);
+  const Index depth = packed_depth<T>(K), filled = ceil_div(K, Packed<T>::group);
   for (Index panel = 0; panel < panels; ++panel) {
     const Range v = part(vectors, panels, panel);
     const Index n = v.begin * L, width = v.size() * L, left = columns - n;
-    pack_panel<T>(K, left < width ? left : width, width, b.from(0, n),
-                  packed + n * ceil_div(K, Packed<T>::group));
+    auto* const to = packed + n * depth;
+    pack_panel<T>(K, left < width ? left : width, width, b.from(0, n), to);
+    std::fill(to + filled * width, to + depth * width, 0);
   }
 }
 
@@ -80,15 +95,14 @@ void pack_block(Index K, Index columns, const Operand<T>& b, typename Packed<T>:
 template <class T>
 Index packed_offset(Index K, Range cols, Index first_term) {
   constexpr int L = lanes<Sum<T>>;
-  constexpr Index G = Packed<T>::group;
-  return cols.begin * ceil_div(K, G) + ceil_div(cols.size(), L) * L * (first_term / G);
+  const Index before = first_term / Packed<T>::group;
+  return cols.begin * packed_depth<T>(K) + ceil_div(cols.size(), L) * L * before;
 }
 
 template <class T>
 Index packed_bytes(Index K, Index N) {
   constexpr int L = lanes<Sum<T>>;
-  return ceil_div(N, L) * L * ceil_div(K, Packed<T>::group) *
-         Index(sizeof(typename Packed<T>::type));
+  return ceil_div(N, L) * L * packed_depth<T>(K) * Index(sizeof(typename Packed<T>::type));
 }
 
 template <class T>
@@ -126,6 +140,11 @@ void outer_product(const Matmul<T>& p, Range rows, Range cols) {
   }
 }
 
+struct AmxRows;
+struct PanelPart;
+struct PanelSource;
+class Ahead;
+
 template <class T>
 class BlockedMatmul {
   using S = Sum<T>;
@@ -139,7 +158,8 @@ class BlockedMatmul {
       : p(problem), row_sum(row_sum), col_sum(col_sum) {}
 
   void run(Range rows, Range cols) {
-    const Index room = (rows.size() + L * ceil_div(rows.size(), BLOCK_COPY_M)) * ceil_div(p.K, G);
+    const Index room =
+        (rows.size() + L * ceil_div(rows.size(), BLOCK_COPY_M)) * packed_depth<T>(p.K);
     keeps_copies = column_blocks<S>(cols.size()) > 1 && needs_copy(p.a, p.K) &&
                    room * Index(sizeof(P)) <= KEPT_COPY_BYTES;
     if (keeps_copies) copies = scratch<P>(4, room);
@@ -176,12 +196,16 @@ class BlockedMatmul {
     if (are_few_rows<T>(rows_in_all, p.K) && p.a.col_stride == 1 && p.b.row_stride == 1 &&
         !p.packed_b) {
       run_few_rows(rows, cols);
-      if (col_sum) flush_col_sum(cols);
+      if (col_sum) flush_col_sum(cols, cols.begin);
       return;
     }
     if (is_b_used_in_place<T>(rows_in_all, p.K) && p.b.col_stride == 1 && !p.packed_b) {
       run_in_place(rows, cols);
-      if (col_sum) flush_col_sum(cols);
+      if (col_sum) flush_col_sum(cols, cols.begin);
+      return;
+    }
+    if constexpr (has_matrix_unit<T>) {
+      run_panels(rows, cols);
       return;
     }
     // Sums that do not fit C's type wait in float, if more than one block of K or call adds to
@@ -192,7 +216,7 @@ class BlockedMatmul {
     for (Index m = rows.begin; m < rows.end; m += step) {
       run_rows({m, m + step < rows.end ? m + step : rows.end}, cols, waits);
     }
-    if (col_sum) flush_col_sum(cols);
+    if (col_sum) flush_col_sum(cols, cols.begin);
   }
 
   // Whether the vectors of C can be written past the caches: whole ones of full precision, each
@@ -345,7 +369,7 @@ class BlockedMatmul {
       }
       hand_over({m, m + r.size()}, cols);
       if (tile_col_sum && out.finish && height % COL_SUM_TILES == COL_SUM_TILES - 1) {
-        flush_col_sum(cols);
+        flush_col_sum(cols, cols.begin);
       }
     }
   }
@@ -398,12 +422,21 @@ class BlockedMatmul {
     }
   }
 
-  void flush_col_sum(Range cols) {
+  // Those of some columns; what is kept per column begins at `begin`.
+  void flush_col_sum(Range cols, Index begin) {
     for (Index n = cols.begin; n < cols.end; ++n) {
-      col_sum[n] += tile_col_sum[n - cols.begin];
-      tile_col_sum[n - cols.begin] = 0;
+      col_sum[n] += tile_col_sum[n - begin];
+      tile_col_sum[n - begin] = 0;
     }
   }
+
+  // With the matrix unit, see amx_panels.h.
+  void run_panels(Range rows, Range cols);
+  AmxRows amx_rows(Range rows, Range depth);
+  PanelSource source_of(Range depth, const PanelPart& part, Range cols) const;
+  void pack_part(const PanelSource& source, const PanelPart& part, P* to) const;
+  void run_panel(Range rows, Range cols, const PanelPart& part, const AmxRows& a, const P* b,
+                 S* sums, Ahead ahead);
 
   const Matmul<T>& p;
   double* row_sum;

@@ -9,6 +9,28 @@ constexpr int MAX_MR = 6, MAX_NV = 4;  // 24 of 32 registers
 constexpr int MAX_MR = 6, MAX_NV = 2;  // 12 of 16 registers
 #endif
 
+// Whether the matrix unit computes the products.
+#if defined(__AMX_BF16__)
+template <class T>
+constexpr bool has_matrix_unit = std::is_same_v<T, bfloat16>;
+#else
+template <class T>
+constexpr bool has_matrix_unit = false;
+#endif
+
+// The widest panel that an operand is packed in, in vectors, and the elements along K of which a
+// packed operand has whole steps, zero where there are none.
+template <class T>
+constexpr Index PANEL_VECTORS = MAX_NV;
+template <class T>
+constexpr Index DEPTH_STEP = Packed<T>::group;
+#if defined(__AMX_BF16__)
+template <>
+constexpr Index PANEL_VECTORS<bfloat16> = 2;
+template <>
+constexpr Index DEPTH_STEP<bfloat16> = 32;
+#endif
+
 // Where a tile's sums go. Pointers are at the tile's first element; columns are adjacent.
 template <class T>
 struct TileStore {
@@ -103,8 +125,12 @@ __attribute__((always_inline)) inline void store_tile(Vec<Sum<T>> (&acc)[MR][NV]
       }
       continue;
     }
+    if (NV == 2 && out.last_lanes == L) {
+      narrow_two_sums(p, acc[i][0], acc[i][NV - 1]);
+      continue;
+    }
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; ++j) narrow(p + j * L, acc[i][j], used(j));
+    for (int j = 0; j < NV; ++j) narrow_sums(p + j * L, acc[i][j], used(j));
   }
   if (out.col_sum) {
 #pragma GCC unroll 8

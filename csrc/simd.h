@@ -192,6 +192,26 @@ inline void narrow(float* p, Vec<float> v, int n) { store_first(p, v, n); }
 inline Vec<double> widen(const double* p, int n) { return load_first(p, n); }
 inline void narrow(double* p, Vec<double> v, int n) { store_first(p, v, n); }
 
+// The first n lanes of a product's sums, and two whole vectors of them. Where the matrix unit made
+// them it has made subnormal ones zero, and so do these.
+template <class T>
+inline void narrow_sums(T* p, Vec<Sum<T>> v, int n) {
+  narrow(p, v, n);
+}
+template <class T>
+inline void narrow_two_sums(T* p, Vec<Sum<T>> first, Vec<Sum<T>> second) {
+  narrow(p, first, lanes<Sum<T>>);
+  narrow(p + lanes<Sum<T>>, second, lanes<Sum<T>>);
+}
+#if defined(__AMX_BF16__)
+inline void narrow_sums(bfloat16* p, Vec<float> v, int n) {
+  store_bits(&p->bits, (Bits16)_mm512_cvtneps_pbh((__m512)v), n);
+}
+inline void narrow_two_sums(bfloat16* p, Vec<float> first, Vec<float> second) {
+  _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+}
+#endif
+
 // Past the caches, to whole vectors of aligned memory; drain_streams() before others read it.
 template <class T>
 inline void stream(T* p, Vec<Sum<T>> v) {

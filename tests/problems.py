@@ -19,6 +19,7 @@ from twolayer_kernels import functional
 
 from .comparing import Compared, Exact, assert_equal, assert_within_budget
 from .shapes import LAYOUTS, Shape
+from .sound_torch import sound_torch
 
 BACKENDS = ("cpu", "torch", "reference")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -219,11 +220,12 @@ def _differentiate(problem: Problem, function, needs: tuple[str, ...] | None = N
     wanted = [n for n, t in leaves.items() if t is not None and (needs is None or n in needs)]
     for name in wanted:
         leaves[name].requires_grad_()
-    y = function(**leaves)
-    results: Results = {"y": y.detach()} | {f"grad_{name}": None for name in leaves}
-    if wanted:
-        gradients = torch.autograd.grad(y, [leaves[name] for name in wanted], problem.grad_out)
-        results |= {f"grad_{n}": g for n, g in zip(wanted, gradients, strict=True)}
+    with sound_torch():
+        y = function(**leaves)
+        results: Results = {"y": y.detach()} | {f"grad_{name}": None for name in leaves}
+        if wanted:
+            gradients = torch.autograd.grad(y, [leaves[name] for name in wanted], problem.grad_out)
+            results |= {f"grad_{n}": g for n, g in zip(wanted, gradients, strict=True)}
     return results
 
 

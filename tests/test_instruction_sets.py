@@ -12,7 +12,7 @@ import pytest
 from twolayer_kernels import _cpu
 
 ROOT = Path(__file__).parent.parent
-KNOWN = ("avx512_bf16", "avx512", "avx2", "baseline")
+KNOWN = ("amx", "avx512_bf16", "avx512", "avx2", "baseline")
 
 # The tests with the most reach for their time, on the cpu backend alone.
 SELECTED = [
@@ -50,6 +50,14 @@ def test_the_list_is_best_first_and_ends_with_the_baseline():
     available = _cpu.instruction_sets()
     assert available == [name for name in KNOWN if name in available]
     assert available[-1] == "baseline"
+
+
+def test_the_matrix_unit_is_used_where_linux_shows_it():
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        pytest.skip("Linux says what a processor has")
+    shown = {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(info.read_text().split())
+    assert ("amx" in _cpu.instruction_sets()) == shown
 
 
 def test_the_best_one_runs_unless_one_is_named():

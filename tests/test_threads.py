@@ -87,6 +87,22 @@ def test_results_have_the_same_bits_for_any_thread_count(set_threads, batch, out
         assert_same_bits("a", linear_relu(x, w, backend="cpu"), expected)
 
 
+# Vectors of results that are whole on one thread are not on three.
+@each_dtype
+def test_subnormal_results_have_the_same_bits_for_any_thread_count(set_threads, dtype):
+    generator = torch.Generator().manual_seed(3)
+    factor = torch.finfo(dtype).smallest_normal ** 0.5
+    x, w = (torch.randn(n, 70, generator=generator, dtype=torch.float64) for n in (133, 145))
+    x, w = (x * factor).to(dtype), (w * factor / 16).to(dtype)
+    outputs = []
+    for threads in (1, 2, 3, 7):
+        set_threads(threads)
+        outputs.append(linear_relu(x, w, backend="cpu"))
+    assert outputs[0].count_nonzero() > 0 or dtype == torch.bfloat16
+    for a in outputs[1:]:
+        assert_same_bits("a", a, outputs[0])
+
+
 # Samples are dealt to threads whole where they are many beside the weights: in rows and in columns
 # of the activation, which is kept or not, in one piece of the batch or several; a thread's samples
 # may be so few that by themselves they would be dot products (with AVX2 the last two shapes').
