@@ -216,18 +216,22 @@ void add_second_bias(const LinearReluBackward<T>&, Range, double*) {}
 template <class T, template <class> class Backward>
 void deal_back(const Backward<T>& f, Index count, int threads) {
   // A piece of the hidden layer that stays in a core's cache with what it is multiplied by.
-  constexpr Index CACHED_BYTES = 256 << 10, LEAST_ROWS = 64;
+  constexpr Index CACHED_BYTES = 256 << 10, LEAST_ROWS = 64, LEAST_PACK_COST = 12;
   const Shape shape = shape_of(f);
   const Index in = shape.in_features, hidden = shape.hidden_features, out = shape.out_features;
   const Results<T> to = results_of(f);
   const Shares<T> shares(count, to);
   const Matrix<T> grad_x = result(to.x, shape.batch, in);
-  const Index lanes = kernels().of<T>().lanes;
+  const KernelsOf<T>& kernel = kernels().of<T>();
+  const Index lanes = kernel.lanes;
+  // The sums of a weight are read and written again for each piece: the less it costs to multiply
+  // beside moving data, the more that is.
+  const Index least_rows = LEAST_ROWS * kernel.pack_cost / LEAST_PACK_COST;
   const auto compute = [&](Index share, int threads_of_share) {
     const Range own = vector_part(shape.batch, lanes, count, share);
     shares.clear_biases(share);
     if (to.b2.data) add_second_bias(f, own, shares.of_b2(share));
-    const Index fitting = std::max(LEAST_ROWS, CACHED_BYTES / (hidden * Index(sizeof(T))));
+    const Index fitting = std::max(least_rows, CACHED_BYTES / (hidden * Index(sizeof(T))));
     const Index rows = ceil_div(own.size(), ceil_div(own.size(), fitting));
     Gradients<T> sums{grad_x, WeightGradient<T>::share(to.w1.data, hidden, in, shares.of_w1(share)),
                       WeightGradient<T>::share(to.w2.data, out, hidden, shares.of_w2(share)),
