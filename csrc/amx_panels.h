@@ -1,10 +1,10 @@
 // The loops around the tile of the matrix unit: panel by panel of B, a part of K at a time, each
-// packed just before its use. It stays in L1 while the rows of A come by. (With rows first both
-// come from L2, which feeds a third less than the unit can take.)
+// packed just before its use, while it is in L1; then all rows of A come by.
 //
 // Included only by kernels_amx.cpp, inside its namespace.
 
-// Packed elements along K of which a panel of B (16 KB), and what is beside it of A, stay in L1.
+// Packed elements along K of a part: 32 KB of a panel. The less, the more of what a tile reads is in
+// L1; the more, the more seldom sums leave the registers.
 constexpr Index AMX_CACHED_K = 256;
 
 // A panel's vectors among those of the columns, and its packed elements among those of the depth.
