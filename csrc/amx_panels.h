@@ -3,8 +3,8 @@
 //
 // Included only by kernels_amx.cpp, inside its namespace.
 
-// Packed elements along K of a part: 32 KB of a panel. The less, the more of what a tile reads is in
-// L1; the more, the more seldom sums leave the registers.
+// Packed elements along K of a part: 32 KB of a panel. The less, the more of what a tile reads is
+// in L1; the more, the more seldom sums leave the registers.
 constexpr Index AMX_CACHED_K = 256;
 
 // A panel's vectors among those of the columns, and its packed elements among those of the depth.
