@@ -220,7 +220,7 @@ def _differentiate(problem: Problem, function, needs: tuple[str, ...] | None = N
     wanted = [n for n, t in leaves.items() if t is not None and (needs is None or n in needs)]
     for name in wanted:
         leaves[name].requires_grad_()
-    with sound_torch():
+    with sound_torch(problem.dtype):
         y = function(**leaves)
         results: Results = {"y": y.detach()} | {f"grad_{name}": None for name in leaves}
         if wanted:

@@ -25,9 +25,9 @@ def reads_behind_rows() -> bool:
 
 
 @contextmanager
-def sound_torch() -> Iterator[None]:
+def sound_torch(dtype: torch.dtype) -> Iterator[None]:
     """Torch's own products in the place of oneDNN's, where those are wrong."""
-    if not reads_behind_rows():
+    if dtype != torch.bfloat16 or not reads_behind_rows():
         yield
         return
     before = torch._C._get_mkldnn_enabled()
