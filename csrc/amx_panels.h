@@ -136,7 +136,7 @@ void BlockedMatmul<T>::pack_part(const PanelSource& source, const PanelPart& par
   } else {
     pack_panel<T>(source.K, source.columns, width, Operand<T>{source.b}, to);
   }
-  std::fill(to + filled * width, to + part.k.size() * width, 0);
+  for (Index i = filled * width; i < part.k.size() * width; ++i) to[i] = 0;
 }
 
 // All rows beside a part of a panel; `sums`: those that go on.

@@ -8,7 +8,6 @@
 #include <immintrin.h>
 #endif
 
-#include <algorithm>
 #include <cmath>
 #include <type_traits>
 

@@ -8,7 +8,8 @@
 constexpr Index BLOCK_K = 512;
 template <class S>
 constexpr Index BLOCK_N = 1024 / sizeof(S);
-// Rows whose copy of A is made at a time, and rows whose 16-bit results wait in float.
+// Rows whose copy of A is made at a time, and rows whose 16-bit results wait in float or come by a
+// panel of the matrix unit.
 constexpr Index BLOCK_COPY_M = 96;
 constexpr Index BLOCK_PARTIAL_M = 512;
 // Where the columns are several blocks, a copy of A of up to so many bytes serves them all.
@@ -86,7 +87,7 @@ void pack_block(Index K, Index columns, const Operand<T>& b, typename Packed<T>:
     const Index n = v.begin * L, width = v.size() * L, left = columns - n;
     auto* const to = packed + n * depth;
     pack_panel<T>(K, left < width ? left : width, width, b.from(0, n), to);
-    std::fill(to + filled * width, to + depth * width, 0);
+    for (Index i = filled * width; i < depth * width; ++i) to[i] = 0;
   }
 }
 
