@@ -216,7 +216,7 @@ void add_second_bias(const LinearReluBackward<T>&, Range, double*) {}
 template <class T, template <class> class Backward>
 void deal_back(const Backward<T>& f, Index count, int threads) {
   // A piece of the hidden layer that stays in a core's cache with what it is multiplied by.
-  constexpr Index CACHED_BYTES = 256 << 10, LEAST_ROWS = 64, LEAST_PACK_COST = 12;
+  constexpr Index CACHED_BYTES = 256 << 10, LEAST_ROWS = 64;
   const Shape shape = shape_of(f);
   const Index in = shape.in_features, hidden = shape.hidden_features, out = shape.out_features;
   const Results<T> to = results_of(f);
@@ -226,7 +226,7 @@ void deal_back(const Backward<T>& f, Index count, int threads) {
   const Index lanes = kernel.lanes;
   // The sums of a weight are read and written again for each piece: the less it costs to multiply
   // beside moving data, the more that is.
-  const Index least_rows = LEAST_ROWS * kernel.pack_cost / LEAST_PACK_COST;
+  const Index least_rows = LEAST_ROWS * kernel.pack_cost / VECTOR_PACK_COST;
   const auto compute = [&](Index share, int threads_of_share) {
     const Range own = vector_part(shape.batch, lanes, count, share);
     shares.clear_biases(share);

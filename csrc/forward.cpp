@@ -9,7 +9,7 @@ namespace twolayer {
 template <class T>
 Index product_cost(Index M, Index N, Index K, Operands operands) {
   // In lanes of multiply-adds: packing an element of B, and adding up the lanes of a sum.
-  constexpr Index PACK = 12, ADD_UP = 100;
+  constexpr Index PACK = VECTOR_PACK_COST, ADD_UP = 100;
   const KernelsOf<T>& kernel = kernels().of<T>();
   const bool few = kernel.are_few_rows(M, K) || (N == 1 && kernel.are_few_rows(1, K));
   const bool in_place = operands == Operands::b_in_rows && kernel.is_b_used_in_place(M, K);

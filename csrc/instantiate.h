@@ -33,6 +33,8 @@ namespace {
 #include "amx.h"
 #endif
 
+#include "blocks.h"
+
 #include "matmul_block.h"
 
 #if defined(__AMX_BF16__)

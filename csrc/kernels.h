@@ -11,6 +11,9 @@
 
 namespace twolayer {
 
+// What packing an element of B costs the tile of vectors, in lanes of multiply-adds.
+constexpr Index VECTOR_PACK_COST = 12;
+
 template <class T>
 struct KernelsOf {
   Index lanes;  // elements of one vector register of the type that T is summed in
